@@ -1,0 +1,284 @@
+"""Tiles: coordinates, paths, bundles, and the reader that authenticates tiles before anyone sees a hash of them.
+
+Rules: a tile of level L and index N holds the hashes of nodes (8L, 256N) .. (8L, 256N+255); a partial tile is a prefix.
+Bytes become hashes only in `TilePlan.authenticate`: the tiles on the tree's right edge must fold to the root, every other tile
+must hash to the entry for it in its parent. https://c2sp.org/tlog-tiles
+"""
+
+import re
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Protocol
+
+from translog.core.merkle import Node, fold_range, range_nodes
+from translog.core.wire import HASH_BYTES, SIZE_MAX, parse_decimal
+from translog.errors import MalformedError, TooLargeError, VerificationError
+
+TILE_HEIGHT = 8
+TILE_WIDTH = 1 << TILE_HEIGHT
+ENTRY_BYTES_MAX = 65_535
+"""A bundle holds the length of an entry in 16 bits."""
+LEVEL_MAX = 63 // TILE_HEIGHT
+"""Highest tile level a tree of 2^63-1 leaves can have. Paths may say up to 63; such tiles never exist."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tile:
+    """Coordinates of a hash tile; `width` is its number of hashes, 1..256."""
+
+    level: int
+    index: int
+    width: int = TILE_WIDTH
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """Coordinates of an entry bundle: entries [256 * index, 256 * index + width)."""
+
+    index: int
+    width: int = TILE_WIDTH
+
+
+class TileSource(Protocol):
+    """Where tiles come from: the store, a folder, another log over HTTP. What it returns is not trusted."""
+
+    def read_tiles(self, tiles: Sequence[Tile]) -> list[bytes]:
+        """The bytes of each tile, in order. Raises NotFoundError, StorageError or RemoteError."""
+
+
+_PATH = re.compile(
+    r"tile/(?P<level>0|[1-9][0-9]?|entries)/(?P<index>(?:x[0-9]{3}/){0,6}[0-9]{3})(?:\.p/(?P<width>[1-9][0-9]{0,2}))?",
+    re.ASCII,
+)
+
+
+def format_tile_path(tile: Tile | Bundle) -> str:
+    """`tile/<L>/<N>[.p/<W>]` or `tile/entries/<N>[.p/<W>]`, N in groups of three digits: `tile/0/x001/x234/067.p/8`."""
+    level = "entries" if isinstance(tile, Bundle) else str(tile.level)
+    groups = [f"{tile.index % 1000:03d}"]
+    rest = tile.index // 1000
+    while rest:
+        groups.append(f"x{rest % 1000:03d}")
+        rest //= 1000
+    partial = "" if tile.width == TILE_WIDTH else f".p/{tile.width}"
+    return f"tile/{level}/{'/'.join(reversed(groups))}{partial}"
+
+
+def parse_tile_path(path: str) -> Tile | Bundle:
+    """The coordinates that `path` names. Raises MalformedError for any but the canonical spelling."""
+    match = _PATH.fullmatch(path)
+    if match is None:
+        raise MalformedError(
+            f"not a tile path: {path[:80]!r}", hint="tile/<level>/<index>[.p/<width>], see c2sp.org/tlog-tiles"
+        )
+    index = int(match["index"].replace("/", "").replace("x", ""))
+    width = TILE_WIDTH if match["width"] is None else parse_decimal(match["width"], maximum=TILE_WIDTH - 1)
+    tile: Tile | Bundle
+    if match["level"] == "entries":
+        tile = Bundle(index=index, width=width)
+    else:
+        tile = Tile(level=parse_decimal(match["level"], maximum=63), index=index, width=width)
+    if format_tile_path(tile) != path or index > SIZE_MAX // TILE_WIDTH:
+        raise MalformedError(f"not a canonical tile path: {path[:80]!r}")
+    return tile
+
+
+def tile_within(tile: Tile | Bundle, *, size: int) -> bool:
+    """Whether all of `tile` exists in the tree of `size`."""
+    level = 0 if isinstance(tile, Bundle) else tile.level
+    return tile.width > 0 and (tile.index * TILE_WIDTH + tile.width) << (TILE_HEIGHT * level) <= size
+
+
+def tiles_of(size: int) -> Iterator[Tile]:
+    """Every tile of the tree of `size`: per level the full ones and then the partial one, if any."""
+    level = 0
+    while hashes := size >> (TILE_HEIGHT * level):
+        full, partial = divmod(hashes, TILE_WIDTH)
+        for index in range(full):
+            yield Tile(level=level, index=index)
+        if partial:
+            yield Tile(level=level, index=full, width=partial)
+        level += 1
+
+
+def edge_tiles(size: int) -> list[Tile]:
+    """The partial tiles of the tree of `size`, lowest level first. Together they determine the root."""
+    tiles = []
+    level = 0
+    while hashes := size >> (TILE_HEIGHT * level):
+        if hashes % TILE_WIDTH:
+            tiles.append(Tile(level=level, index=hashes // TILE_WIDTH, width=hashes % TILE_WIDTH))
+        level += 1
+    return tiles
+
+
+def bundles_of(*, start: int, end: int) -> list[Bundle]:
+    """The bundles that hold entries [start, end), the last one as wide as `end` needs."""
+    first, last = start // TILE_WIDTH, (end - 1) // TILE_WIDTH
+    return [Bundle(index=n, width=min(TILE_WIDTH, end - n * TILE_WIDTH)) for n in range(first, last + 1)] if start < end else []
+
+
+def encode_bundle(entries: Sequence[bytes]) -> bytes:
+    """`(u16 length || entry)*`. Raises TooLargeError for an entry above 65,535 bytes."""
+    parts: list[bytes] = []
+    for entry in entries:
+        if len(entry) > ENTRY_BYTES_MAX:
+            raise TooLargeError(f"an entry of {len(entry)} bytes: at most {ENTRY_BYTES_MAX} fit", code="entry-too-large")
+        parts += (len(entry).to_bytes(2, "big"), entry)
+    return b"".join(parts)
+
+
+def decode_bundle(data: bytes, *, count_max: int | None = None) -> list[bytes]:
+    """The entries of a bundle, any number of them up to `count_max`. Raises MalformedError where it is cut short."""
+    entries: list[bytes] = []
+    position = 0
+    while position < len(data):
+        if count_max is not None and len(entries) == count_max:
+            raise MalformedError(f"more than {count_max} entries in a bundle")
+        begin = position + 2
+        position = begin + int.from_bytes(data[position:begin], "big")
+        if position > len(data) or begin > len(data):
+            raise MalformedError(f"the bundle ends inside entry {len(entries)}")
+        entries.append(data[begin:position])
+    return entries
+
+
+class TileTree:
+    """The hashes inside one tile: its own at row 0, and above them every perfect subtree."""
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, data: bytes) -> None:
+        rows = [data]
+        while len(below := rows[-1]) >= 2 * HASH_BYTES:
+            pairs = range(0, len(below) - 2 * HASH_BYTES + 1, 2 * HASH_BYTES)
+            rows.append(b"".join([sha256(b"\x01" + below[at : at + 2 * HASH_BYTES]).digest() for at in pairs]))
+        self._rows = rows
+
+    def hash_at(self, row: int, position: int) -> bytes:
+        """The subtree over hashes [position * 2^row, (position + 1) * 2^row) of the tile."""
+        return self._rows[row][position * HASH_BYTES : (position + 1) * HASH_BYTES]
+
+
+class TileCache:
+    """Full tiles already authenticated, least recently used last out. Share one only between tree heads of one append-only
+    log known to be consistent with each other. About 33 kB a tile; safe to share between threads (each step is atomic)."""
+
+    def __init__(self, *, tiles_max: int) -> None:
+        self._tiles_max = tiles_max
+        self._trees: OrderedDict[tuple[int, int], TileTree] = OrderedDict()
+
+    def get(self, level: int, index: int) -> TileTree | None:
+        tree = self._trees.get((level, index))
+        if tree is not None:
+            with suppress(KeyError):  # dropped by another thread in between; the tree in hand is still good
+                self._trees.move_to_end((level, index))
+        return tree
+
+    def put(self, level: int, index: int, tree: TileTree) -> None:
+        self._trees[level, index] = tree
+        while len(self._trees) > self._tiles_max:
+            with suppress(KeyError):
+                self._trees.popitem(last=False)
+
+
+def _home(node: Node) -> tuple[int, int, int, int]:
+    """Where a node's hash is: tile level, tile index, row and position inside the tile."""
+    level, row = divmod(node.level, TILE_HEIGHT)
+    index, position = divmod(node.index, TILE_WIDTH >> row)
+    return level, index, row, position
+
+
+class AuthenticatedTiles:
+    """A HashReader over tiles that were checked against a tree head. Made by `TilePlan.authenticate` only."""
+
+    def __init__(self, trees: Mapping[tuple[int, int], TileTree]) -> None:
+        self._trees = trees
+
+    def read_hashes(self, nodes: Sequence[Node]) -> list[bytes]:
+        """One hash per node. Raises VerificationError for a node of a tile that was not authenticated."""
+        hashes = []
+        for node in nodes:
+            level, index, row, position = _home(node)
+            tree = self._trees.get((level, index))
+            if tree is None:
+                raise VerificationError(f"tile {level}/{index} was not authenticated")
+            hashes.append(tree.hash_at(row, position))
+        return hashes
+
+
+class TilePlan:
+    """Which tiles to read so that hashes of `nodes` in the tree of `size` can be believed, and the check of what was read.
+
+    `tiles` are the nodes' own tiles, the chain of parents above each up to a tile on the right edge or in `cache`, and the
+    right edge itself. Fetch them however you like, then call `authenticate`. Raises VerificationError for a node outside
+    the tree.
+    """
+
+    def __init__(self, nodes: Sequence[Node], *, size: int, cache: TileCache | None = None) -> None:
+        edge = {(tile.level, tile.index): tile for tile in edge_tiles(size)}
+        fetched: dict[tuple[int, int], Tile] = {}
+        trusted: dict[tuple[int, int], TileTree] = {}
+        for node in nodes:
+            if (node.index + 1) << node.level > size:
+                raise VerificationError(f"node {node.index} of level {node.level} is not in a tree of size {size}")
+            level, index, _, _ = _home(node)
+            while not ((level, index) in edge or (level, index) in fetched or (level, index) in trusted):
+                if cache is not None and (tree := cache.get(level, index)) is not None:
+                    trusted[level, index] = tree
+                    break
+                fetched[level, index] = Tile(level=level, index=index)
+                level, index = level + 1, index // TILE_WIDTH
+        self.tiles = [*edge.values(), *fetched.values()]
+        self._size = size
+        self._fetched = sorted(fetched, reverse=True)  # parents before children
+        self._trusted = trusted
+        self._cache = cache
+
+    def authenticate(self, data: Sequence[bytes], *, root: bytes) -> AuthenticatedTiles:
+        """A reader for the planned nodes under the tree head (size, root), given the bytes of `tiles`, in order.
+
+        Raises VerificationError naming the first tile that is short or does not belong to that tree, and caches nothing.
+        """
+        trees = dict(self._trusted)
+        for tile, tile_data in zip(self.tiles, data, strict=True):
+            if len(tile_data) != tile.width * HASH_BYTES:
+                raise VerificationError(
+                    f"{format_tile_path(tile)} has {len(tile_data)} bytes, not {tile.width * HASH_BYTES}",
+                    code="tile-mismatch",
+                )
+            trees[tile.level, tile.index] = TileTree(tile_data)
+        reader = AuthenticatedTiles(trees)
+        if fold_range(reader.read_hashes(range_nodes(0, self._size))) != root:
+            raise VerificationError(
+                f"the tiles on the right edge do not hash to the root of size {self._size}", code="tile-mismatch"
+            )
+        for level, index in self._fetched:
+            claimed = trees[level + 1, index // TILE_WIDTH].hash_at(0, index % TILE_WIDTH)
+            if claimed != trees[level, index].hash_at(TILE_HEIGHT, 0):
+                raise VerificationError(
+                    f"{format_tile_path(Tile(level=level, index=index))} does not match the tree head of size {self._size}",
+                    code="tile-mismatch",
+                )
+        if self._cache is not None:
+            for level, index in self._fetched:
+                self._cache.put(level, index, trees[level, index])
+        return reader
+
+
+class TileReader:
+    """A HashReader over a TileSource: plans, reads once, authenticates, answers."""
+
+    def __init__(self, source: TileSource, *, size: int, root: bytes, cache: TileCache | None = None) -> None:
+        self._source = source
+        self._size = size
+        self._root = root
+        self._cache = cache
+
+    def read_hashes(self, nodes: Sequence[Node]) -> list[bytes]:
+        """See HashReader. At most one call of the source."""
+        plan = TilePlan(nodes, size=self._size, cache=self._cache)
+        return plan.authenticate(self._source.read_tiles(plan.tiles), root=self._root).read_hashes(nodes)
