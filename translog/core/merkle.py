@@ -130,7 +130,7 @@ def prove_inclusion(*, index: int, size: int, reader: HashReader) -> list[bytes]
 
 
 def prove_consistency(*, old: int, new: int, reader: HashReader) -> list[bytes]:
-    """PROOF(old, D[new]) of RFC 6962 section 2.1.2: at most 63 hashes; none where old = new. One read.
+    """PROOF(old, D[new]) of RFC 6962 section 2.1.2: at most 64 hashes, 63 up to size 2^62; none where old = new. One read.
 
     Raises ConsistencyError unless 0 < old <= new.
     """

@@ -140,7 +140,7 @@ def decode_bundle(data: bytes, *, count_max: int | None = None) -> list[bytes]:
             raise MalformedError(f"more than {count_max} entries in a bundle")
         begin = position + 2
         position = begin + int.from_bytes(data[position:begin], "big")
-        if position > len(data) or begin > len(data):
+        if position > len(data):
             raise MalformedError(f"the bundle ends inside entry {len(entries)}")
         entries.append(data[begin:position])
     return entries
@@ -164,22 +164,24 @@ class TileTree:
 
 
 class TileCache:
-    """Full tiles already authenticated, least recently used last out. Share one only between tree heads of one append-only
-    log known to be consistent with each other. About 33 kB a tile; safe to share between threads (each step is atomic)."""
+    """Tiles already authenticated; the least recently used goes first. Share one only between tree heads of one append-only
+    log known to be consistent with each other. About 17 kB a tile; safe to share between threads (each step is atomic)."""
 
     def __init__(self, *, tiles_max: int) -> None:
         self._tiles_max = tiles_max
-        self._trees: OrderedDict[tuple[int, int], TileTree] = OrderedDict()
+        self._trees: OrderedDict[Tile, TileTree] = OrderedDict()
 
-    def get(self, level: int, index: int) -> TileTree | None:
-        tree = self._trees.get((level, index))
+    def get(self, tile: Tile) -> TileTree | None:
+        """The hashes of that tile at that width, None if they are not held."""
+        tree = self._trees.get(tile)
         if tree is not None:
             with suppress(KeyError):  # dropped by another thread in between; the tree in hand is still good
-                self._trees.move_to_end((level, index))
+                self._trees.move_to_end(tile)
         return tree
 
-    def put(self, level: int, index: int, tree: TileTree) -> None:
-        self._trees[level, index] = tree
+    def put(self, tile: Tile, tree: TileTree) -> None:
+        """Holds an authenticated tile."""
+        self._trees[tile] = tree
         while len(self._trees) > self._tiles_max:
             with suppress(KeyError):
                 self._trees.popitem(last=False)
@@ -192,16 +194,23 @@ def _home(node: Node) -> tuple[int, int, int, int]:
     return level, index, row, position
 
 
+def _require_inside(node: Node, size: int) -> None:
+    if (node.index + 1) << node.level > size:
+        raise VerificationError(f"node {node.index} of level {node.level} is not in a tree of size {size}")
+
+
 class AuthenticatedTiles:
     """A HashReader over tiles that were checked against a tree head. Made by `TilePlan.authenticate` only."""
 
-    def __init__(self, trees: Mapping[tuple[int, int], TileTree]) -> None:
+    def __init__(self, trees: Mapping[tuple[int, int], TileTree], *, size: int) -> None:
         self._trees = trees
+        self._size = size
 
     def read_hashes(self, nodes: Sequence[Node]) -> list[bytes]:
-        """One hash per node. Raises VerificationError for a node of a tile that was not authenticated."""
+        """One hash per node. Raises VerificationError for a node outside the tree or of a tile that was not authenticated."""
         hashes = []
         for node in nodes:
+            _require_inside(node, self._size)
             level, index, row, position = _home(node)
             tree = self._trees.get((level, index))
             if tree is None:
@@ -220,21 +229,26 @@ class TilePlan:
 
     def __init__(self, nodes: Sequence[Node], *, size: int, cache: TileCache | None = None) -> None:
         edge = {(tile.level, tile.index): tile for tile in edge_tiles(size)}
-        fetched: dict[tuple[int, int], Tile] = {}
+        below: dict[tuple[int, int], Tile] = {}
         trusted: dict[tuple[int, int], TileTree] = {}
+
+        def is_trusted(tile: Tile) -> bool:
+            tree = None if cache is None else cache.get(tile)
+            if tree is not None:
+                trusted[tile.level, tile.index] = tree
+            return tree is not None
+
         for node in nodes:
-            if (node.index + 1) << node.level > size:
-                raise VerificationError(f"node {node.index} of level {node.level} is not in a tree of size {size}")
+            _require_inside(node, size)
             level, index, _, _ = _home(node)
-            while not ((level, index) in edge or (level, index) in fetched or (level, index) in trusted):
-                if cache is not None and (tree := cache.get(level, index)) is not None:
-                    trusted[level, index] = tree
+            while not ((level, index) in edge or (level, index) in below or (level, index) in trusted):
+                if is_trusted(tile := Tile(level=level, index=index)):
                     break
-                fetched[level, index] = Tile(level=level, index=index)
+                below[level, index] = tile
                 level, index = level + 1, index // TILE_WIDTH
-        self.tiles = [*edge.values(), *fetched.values()]
+        self._below = sorted(below.values(), key=lambda tile: tile.level, reverse=True)  # parents before children
+        self.tiles = [*(tile for tile in edge.values() if not is_trusted(tile)), *self._below]
         self._size = size
-        self._fetched = sorted(fetched, reverse=True)  # parents before children
         self._trusted = trusted
         self._cache = cache
 
@@ -251,21 +265,20 @@ class TilePlan:
                     code="tile-mismatch",
                 )
             trees[tile.level, tile.index] = TileTree(tile_data)
-        reader = AuthenticatedTiles(trees)
+        reader = AuthenticatedTiles(trees, size=self._size)
         if fold_range(reader.read_hashes(range_nodes(0, self._size))) != root:
             raise VerificationError(
                 f"the tiles on the right edge do not hash to the root of size {self._size}", code="tile-mismatch"
             )
-        for level, index in self._fetched:
-            claimed = trees[level + 1, index // TILE_WIDTH].hash_at(0, index % TILE_WIDTH)
-            if claimed != trees[level, index].hash_at(TILE_HEIGHT, 0):
+        for tile in self._below:
+            claimed = trees[tile.level + 1, tile.index // TILE_WIDTH].hash_at(0, tile.index % TILE_WIDTH)
+            if claimed != trees[tile.level, tile.index].hash_at(TILE_HEIGHT, 0):
                 raise VerificationError(
-                    f"{format_tile_path(Tile(level=level, index=index))} does not match the tree head of size {self._size}",
-                    code="tile-mismatch",
+                    f"{format_tile_path(tile)} does not match the tree head of size {self._size}", code="tile-mismatch"
                 )
         if self._cache is not None:
-            for level, index in self._fetched:
-                self._cache.put(level, index, trees[level, index])
+            for tile in self.tiles:
+                self._cache.put(tile, trees[tile.level, tile.index])
         return reader
 
 
@@ -278,7 +291,12 @@ class TileReader:
         self._root = root
         self._cache = cache
 
+    def load(self, nodes: Sequence[Node]) -> AuthenticatedTiles:
+        """A HashReader for those nodes, so that several proofs cost at most one call of the source."""
+        plan = TilePlan(nodes, size=self._size, cache=self._cache)
+        data = self._source.read_tiles(plan.tiles) if plan.tiles else []
+        return plan.authenticate(data, root=self._root)
+
     def read_hashes(self, nodes: Sequence[Node]) -> list[bytes]:
         """See HashReader. At most one call of the source."""
-        plan = TilePlan(nodes, size=self._size, cache=self._cache)
-        return plan.authenticate(self._source.read_tiles(plan.tiles), root=self._root).read_hashes(nodes)
+        return self.load(nodes).read_hashes(nodes)

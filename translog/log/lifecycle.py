@@ -1,0 +1,418 @@
+"""A log's life: start-up, the tasks that run it, what happens when a write fails, drain and stop.
+
+Rules: start-up and recovery are one code path, `_open`. It refuses to sign when DIR/head and the store do not fit together
+("never signing two histories", specs/formats.md): the log is then held, serves what it has and takes nothing. A failed
+write closes the store and opens the log anew; broken invariants (CorruptionError) hold it until somebody looks. Start-up
+reads a bounded number of tiles, whatever the size.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeVar
+
+import structlog
+
+from translog.core.integrate import Edge, load_edge
+from translog.core.merkle import EMPTY_ROOT, root_hash
+from translog.core.note import Signer
+from translog.core.tile import TileCache, TileReader
+from translog.errors import (
+    CorruptionError,
+    FenceError,
+    HeldError,
+    PushbackError,
+    StorageError,
+    TranslogError,
+    VerificationError,
+)
+from translog.log.clock import Clock, ClockGuard
+from translog.log.head import Head, HeadFile
+from translog.log.metrics import LogMetrics
+from translog.log.pool import Pool, Sequenced
+from translog.log.publisher import PublishedWaiters, Publisher
+from translog.log.reader import Published, Reader, read_published
+from translog.log.sequencer import Sequencer
+from translog.log.settings import LogSettings
+from translog.storage.store import LogMeta, LogStore, StoredCheckpoint, TreeState
+
+_logger = structlog.get_logger()
+
+_CLOCK_WATCH_S = 5.0
+
+T = TypeVar("T")
+_Work = Callable[[], Coroutine[None, None, None]]
+
+
+class Mode(Enum):
+    """What the log does at the moment."""
+
+    STARTING = "starting"
+    OPEN = "open"
+    REOPENING = "reopening"
+    HELD = "held"
+    STOPPING = "stopping"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opening:
+    """What one opening of the store found."""
+
+    store: LogStore
+    head: HeadFile
+    state: TreeState
+    edge: Edge
+    published: Published | None
+    held: HeldError | None
+
+
+def require_may_sign(head: Head, *, state: TreeState, root_at_head: bytes | None, latest: StoredCheckpoint | None) -> None:
+    """Raises HeldError unless signing the store's tree cannot contradict what was signed before.
+
+    `root_at_head` is the root of the store's first `head.size` entries, None where it has fewer.
+    """
+    if root_at_head is None:
+        raise HeldError(
+            f"the store has {state.size} entries, but a tree of {head.size} may have been signed: it is an older copy, or lost "
+            "its newest writes",
+            hint="restore the newest backup or fill it from a mirror; if neither exists, keep this log read-only and start a "
+            "new one with a new origin",
+            code="store-behind-head",
+        )
+    if root_at_head != head.root:
+        raise HeldError(
+            f"the store's first {head.size} entries are not the ones that may have been signed",
+            hint="this store and DIR/head are of two histories: find the store that belongs to the head",
+            code="head-mismatch",
+        )
+    if latest is not None and latest.size > head.size:
+        raise HeldError(
+            f"a checkpoint of size {latest.size} was published, but DIR/head knows of {head.size} only: it is an older copy",
+            hint="put the newest DIR/head back; or, if you know that nothing newer than this store was ever signed, run "
+            "`translog resume DIR --nothing-newer-was-signed`",
+            code="head-behind",
+        )
+    if head.hold:
+        raise HeldError(
+            "this log was restored and must not sign before it is known to be whole",
+            hint="fill it from a mirror; or, if you know that nothing newer was ever signed, run "
+            "`translog resume DIR --nothing-newer-was-signed`",
+            code="on-hold",
+        )
+
+
+class LogService:
+    """One log, from `start` to `stop`. Belongs to the event loop's thread; everything that blocks runs on its threads."""
+
+    def __init__(
+        self,
+        *,
+        meta: LogMeta,
+        open_store: Callable[[], LogStore],
+        open_head: Callable[[], HeadFile],
+        signers: Sequence[Signer],
+        clock: Clock,
+        settings: LogSettings,
+        metrics: LogMetrics,
+    ) -> None:
+        self.meta = meta
+        self.settings = settings
+        self.metrics = metrics
+        self.mode = Mode.STARTING
+        self.held: TranslogError | None = None
+        self.integrated = TreeState(size=0, root=EMPTY_ROOT, received_at_ms=0)
+        self._open_store = open_store
+        self._open_head = open_head
+        self._signers = signers
+        self.guard = ClockGuard(clock, jump_ms_max=settings.clock_jump_ms, retry_after_ms=settings.retry_after_ms)
+        self._pool = Pool(
+            entries_max=settings.pool_entries_max,
+            entry_bytes_max=settings.pool_bytes_max,
+            retry_after_ms=settings.retry_after_ms,
+        )
+        self._waiters = PublishedWaiters()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._signing = ThreadPoolExecutor(1, thread_name_prefix="signing")
+        self._readers = ThreadPoolExecutor(settings.reader_threads, thread_name_prefix="reader")
+        self._opening: _Opening | None = None
+        self._reader: Reader | None = None
+        self._cache = TileCache(tiles_max=settings.tile_cache_tiles)
+        self._task: asyncio.Task[None] | None = None
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    # --- start and stop -------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Opens the log and publishes what is integrated: when this returns there is a checkpoint to serve, or the log is
+        held. Raises SettingsError, StorageError or CorruptionError, everything closed again."""
+        try:
+            work = await self._begin()
+        except TranslogError:
+            await self.stop(drain_ms=0)
+            raise
+        self._task = asyncio.create_task(self._supervise(work), name="log")
+
+    async def stop(self, *, drain_ms: int) -> None:
+        """Refuses new entries, sequences and publishes those that wait (for at most `drain_ms`), and closes the store."""
+        self._set_mode(Mode.STOPPING)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(drain_ms / 1000):
+                await self._idle.wait()
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        self._pool.fail_all(_stopping())
+        await self._close_opening()
+        for executor in (self._writer, self._signing, self._readers):
+            executor.shutdown(wait=True)
+
+    # --- appending ------------------------------------------------------------------------------------------------------
+
+    async def append(self, entries: Sequence[bytes]) -> Sequenced:
+        """Commits `entries`, together and in order; durable when it returns.
+
+        Raises PushbackError (nothing was written), TooLargeError, HeldError, or StorageError `outcome-unknown`.
+        """
+        try:
+            self._require_open()
+            self.guard.tick()
+            submission = self._pool.add(entries)
+        except TranslogError as error:
+            self.metrics.pushbacks.labels(error.code).inc()
+            raise
+        self.metrics.pool_entries.set(self._pool.entries)
+        with self._awaited():
+            return await submission.done
+
+    async def wait_published(self, size: int, *, timeout_ms: int) -> bool:
+        """Whether a checkpoint of at least `size` is published, or becomes so within the time."""
+        with self._awaited():
+            return await self._waiters.wait(size, timeout_ms=timeout_ms)
+
+    @contextmanager
+    def _awaited(self) -> Iterator[None]:
+        """Somebody waits for sequencing or publishing: `stop` gives them time."""
+        self._in_flight += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._idle.set()
+
+    def _require_open(self) -> None:
+        if self.mode is Mode.HELD:
+            raise self._held_error()
+        if self.mode is Mode.STOPPING:
+            raise _stopping()
+        if self.mode is not Mode.OPEN:
+            raise PushbackError(
+                f"the log is {self.mode.value}; nothing was written",
+                code="not-open",
+                retry_after_ms=self.settings.retry_after_ms,
+            )
+
+    def _held_error(self) -> HeldError:
+        reason = self.held.detail if self.held else ""
+        return HeldError(f"the log takes no entries: {reason}", hint=self.held.hint if self.held else "")
+
+    # --- reading --------------------------------------------------------------------------------------------------------
+
+    @property
+    def published(self) -> Published | None:
+        """What the world sees; None before the first checkpoint."""
+        return self._reader.published if self._reader is not None else None
+
+    async def read(self, read: Callable[[Reader], T]) -> T:
+        """`read` of the published log, on a reader thread. Raises what it raises, or PushbackError before the first
+        checkpoint. A CorruptionError holds the log: it serves on, but signs and takes nothing."""
+        reader = self._reader
+        if reader is None:
+            raise PushbackError("nothing is published yet", code="not-open", retry_after_ms=self.settings.retry_after_ms)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._readers, read, reader)
+        except CorruptionError as error:
+            self._hold(error)
+            if self._task is not None:
+                self._task.cancel()
+            raise
+
+    # --- the life of the tasks ------------------------------------------------------------------------------------------
+
+    async def _begin(self) -> list[_Work]:
+        """Opens the log; the tasks to run on it, none if it is held."""
+        opening = await self._run(self._writer, self._open)
+        self._opening = opening
+        self.integrated = opening.state
+        self.metrics.integrated_size.set(opening.state.size)
+        self._cache = TileCache(tiles_max=self.settings.tile_cache_tiles)
+        published = opening.published
+        if opening.held is None and self._reader is not None:  # what was shown before the reopening stays shown
+            published = max(self._reader.published, published or self._reader.published, key=lambda shown: shown.size)
+        if published is not None:
+            self._show(published)
+        if opening.held is not None:
+            self._hold(opening.held)
+            return []
+        publisher = Publisher(
+            store=opening.store,
+            head=opening.head,
+            origin=self.meta.origin,
+            signers=self._signers,
+            guard=self.guard,
+            writer=self._writer,
+            signing=self._signing,
+            settings=self.settings,
+            metrics=self.metrics,
+            committed=opening.state,
+            on_publish=self._show,
+        )
+        await publisher.publish()
+
+        def on_commit(state: TreeState) -> None:
+            self.integrated = state
+            self.metrics.integrated_size.set(state.size)
+            publisher.committed(state)
+
+        sequencer = Sequencer(
+            store=opening.store,
+            edge=opening.edge,
+            received_at_ms=opening.state.received_at_ms,
+            pool=self._pool,
+            guard=self.guard,
+            writer=self._writer,
+            settings=self.settings,
+            metrics=self.metrics,
+            on_commit=on_commit,
+        )
+        if self.mode is not Mode.STOPPING:
+            self._set_mode(Mode.OPEN)
+        _logger.info("log open", origin=self.meta.origin, size=opening.state.size)
+        return [sequencer.run, publisher.run, self._watch_clock]
+
+    async def _watch_clock(self) -> None:
+        """Ticks also when nobody appends, and tells when the clock is set and when it is right again."""
+        jumped = False
+        while True:
+            try:
+                self.guard.tick()
+                if jumped:
+                    _logger.info("the clocks agree again, sequencing goes on")
+                jumped = False
+            except PushbackError as error:
+                if not jumped:
+                    _logger.critical("the clock was set, sequencing is paused", detail=error.detail, hint=error.hint)
+                jumped = True
+            self.metrics.clock_jump.set(self.guard.jump_ms / 1000)
+            await asyncio.sleep(_CLOCK_WATCH_S)
+
+    def _open(self) -> _Opening:
+        """On the writer's thread. The one way a log comes up, at the start and after a failed write."""
+        with ExitStack() as undo:
+            store = self._open_store()
+            undo.callback(store.close)
+            head = self._open_head()
+            undo.callback(head.close)
+            state = store.read_state()
+            try:
+                edge = load_edge(store, size=state.size, root=state.root)
+            except VerificationError as error:
+                raise CorruptionError(
+                    f"the store is damaged: {error.detail}", hint="restore the log from a backup or a mirror"
+                ) from error
+            latest = store.read_checkpoint()
+            held = None
+            try:
+                newest = head.require_newest()
+                root_at_head = _root_at(store, state, newest.size)
+                require_may_sign(newest, state=state, root_at_head=root_at_head, latest=latest)
+            except HeldError as error:
+                held = error
+            published = None if latest is None else read_published(latest)
+            undo.pop_all()
+            return _Opening(store=store, head=head, state=state, edge=edge, published=published, held=held)
+
+    async def _supervise(self, work: list[_Work]) -> None:
+        while work:
+            tasks = [asyncio.create_task(item()) for item in work]
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                results = await asyncio.gather(*tasks, return_exceptions=True)
+            work = await self._recover([error for error in results if isinstance(error, Exception)])
+
+    async def _recover(self, errors: list[Exception]) -> list[_Work]:
+        """After a failed write: closes everything and opens it anew, as often as it takes. None to run if it is held."""
+        self.metrics.failed_writes.inc()
+        wait_ms = self.settings.reopen_wait_ms
+        while True:
+            for error in errors:
+                if isinstance(error, FenceError) or not isinstance(error, StorageError | PushbackError):
+                    self._hold(error if isinstance(error, TranslogError) else CorruptionError(f"unexpected: {error!r}"))
+                    return []
+                _logger.error("a write failed, opening the log anew", detail=str(error), wait_ms=wait_ms)
+            self._set_mode(Mode.REOPENING)
+            self._pool.fail_all(
+                PushbackError(
+                    "the log is being opened anew; nothing of this was written",
+                    code="not-open",
+                    retry_after_ms=wait_ms,
+                )
+            )
+            await self._close_opening()
+            await asyncio.sleep(wait_ms / 1000)
+            wait_ms = min(2 * wait_ms, 30 * self.settings.reopen_wait_ms)
+            try:
+                return await self._begin()
+            except TranslogError as error:
+                errors = [error]
+
+    def _show(self, published: Published) -> None:
+        if self._opening is not None:
+            self._reader = Reader(store=self._opening.store, published=published, cache=self._cache)
+            self._waiters.published(published.size)
+
+    def _hold(self, error: TranslogError) -> None:
+        if self.held is None:
+            _logger.critical(
+                "the log is held: it serves, but does not sign or take entries", code=error.code, detail=str(error)
+            )
+        self.held = error
+        if self.mode is not Mode.STOPPING:
+            self._set_mode(Mode.HELD)
+        self._pool.fail_all(self._held_error())
+
+    def _set_mode(self, mode: Mode) -> None:
+        self.mode = mode
+        self.metrics.accepting.set(mode is Mode.OPEN)
+
+    async def _close_opening(self) -> None:
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            await self._run(self._writer, opening.store.close)
+            opening.head.close()
+
+    async def _run(self, executor: Executor, function: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(executor, function)
+
+
+def _root_at(store: LogStore, state: TreeState, size: int) -> bytes | None:
+    if size > state.size:
+        return None
+    try:
+        return root_hash(size, TileReader(store, size=state.size, root=state.root))
+    except VerificationError as error:
+        raise CorruptionError(f"the store is damaged: {error.detail}") from error
+
+
+def _stopping() -> PushbackError:
+    return PushbackError("the log is shutting down; nothing was written", code="not-open", retry_after_ms=5_000)

@@ -1,0 +1,48 @@
+"""What the log service counts, in Prometheus's terms. One registry per service, so that tests can hold several."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+
+
+class LogMetrics:
+    """Counters, gauges and histograms of sequencing and publishing."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.integrated_size = Gauge("translog_integrated_size", "Entries committed.", registry=self.registry)
+        self.published_size = Gauge("translog_published_size", "Entries in the latest checkpoint.", registry=self.registry)
+        self.published_at = Gauge(
+            "translog_published_timestamp_seconds", "When the latest checkpoint was signed.", registry=self.registry
+        )
+        self.pool_entries = Gauge("translog_pool_entries", "Entries waiting to be sequenced.", registry=self.registry)
+        self.accepting = Gauge("translog_accepting", "1 while the log takes entries, else 0.", registry=self.registry)
+        self.appended = Counter("translog_appended_entries", "Entries committed since the start.", registry=self.registry)
+        self.appended_bytes = Counter(
+            "translog_appended_bytes", "Bytes of entries committed since the start.", registry=self.registry
+        )
+        self.pushbacks = Counter("translog_pushbacks", "Appends refused, by reason.", ["code"], registry=self.registry)
+        self.failed_writes = Counter(
+            "translog_failed_writes", "Commits, publications or head writes that failed.", registry=self.registry
+        )
+        self.clock_jump = Gauge(
+            "translog_clock_jump_seconds", "How far the wall clock is off since it was last right.", registry=self.registry
+        )
+        self.commit_seconds = Histogram(
+            "translog_commit_seconds", "Hashing and committing a batch.", registry=self.registry, buckets=_SECONDS
+        )
+        self.batch_entries = Histogram(
+            "translog_batch_entries",
+            "Entries in a commit.",
+            registry=self.registry,
+            buckets=(1, 4, 16, 64, 256, 1024, 4096, 16384),
+        )
+        self.publish_seconds = Histogram(
+            "translog_publish_seconds", "Recording, signing and storing a checkpoint.", registry=self.registry, buckets=_SECONDS
+        )
+        self.follower_lag = Gauge(
+            "translog_follower_lag_entries",
+            "Committed entries a follower has not seen yet.",
+            ["follower"],
+            registry=self.registry,
+        )

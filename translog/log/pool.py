@@ -1,0 +1,98 @@
+"""Entries on their way to the sequencer: bounded in number and bytes, first in, first out.
+
+Rules: a submission is one or more entries that are committed together and in order; full means PushbackError at once, never
+a wait and never a silent drop; whoever takes a submission out settles its future. Belongs to the event loop's thread.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from translog.errors import PushbackError, TooLargeError, TranslogError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sequenced:
+    """Where a submission's entries are: indexes [first, first + count), in a commit of `size` entries, received then."""
+
+    first: int
+    count: int
+    size: int
+    received_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """Entries that wait, and the future that tells what became of them."""
+
+    entries: Sequence[bytes]
+    entry_bytes: int
+    done: "asyncio.Future[Sequenced]"
+
+    def fail(self, error: TranslogError) -> None:
+        """Settles the future with an error, unless whoever waited has gone."""
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+class Pool:
+    """Submissions that wait."""
+
+    def __init__(self, *, entries_max: int, entry_bytes_max: int, retry_after_ms: int) -> None:
+        self._entries_max = entries_max
+        self._entry_bytes_max = entry_bytes_max
+        self._retry_after_ms = retry_after_ms
+        self._waiting: deque[Submission] = deque()
+        self._filled = asyncio.Event()
+        self.entries = 0
+        self.entry_bytes = 0
+
+    def add(self, entries: Sequence[bytes]) -> Submission:
+        """Queues `entries`. Raises PushbackError when full, TooLargeError for what can never fit."""
+        entry_bytes = sum(map(len, entries))
+        if len(entries) > self._entries_max or entry_bytes > self._entry_bytes_max:
+            raise TooLargeError(
+                f"{len(entries)} entries of {entry_bytes} bytes are more than the pool ever holds "
+                f"({self._entries_max} entries, {self._entry_bytes_max} bytes)",
+                hint="send smaller batches",
+            )
+        if self.entries + len(entries) > self._entries_max or self.entry_bytes + entry_bytes > self._entry_bytes_max:
+            raise PushbackError(
+                f"the log is busy: {self.entries} entries wait to be sequenced",
+                hint="nothing was written; send it again later",
+                code="pool-full",
+                retry_after_ms=self._retry_after_ms,
+            )
+        submission = Submission(entries, entry_bytes, asyncio.get_running_loop().create_future())
+        self._waiting.append(submission)
+        self.entries += len(entries)
+        self.entry_bytes += entry_bytes
+        self._filled.set()
+        return submission
+
+    async def wait(self) -> None:
+        """Returns as soon as something waits."""
+        await self._filled.wait()
+
+    def take(self, *, entries_max: int, entry_bytes_max: int) -> list[Submission]:
+        """The oldest submissions within the limits, at least one if any waits."""
+        taken: list[Submission] = []
+        entries = entry_bytes = 0
+        while self._waiting:
+            head = self._waiting[0]
+            entries += len(head.entries)
+            entry_bytes += head.entry_bytes
+            if taken and (entries > entries_max or entry_bytes > entry_bytes_max):
+                break
+            taken.append(self._waiting.popleft())
+            self.entries -= len(head.entries)
+            self.entry_bytes -= head.entry_bytes
+        if not self._waiting:
+            self._filled.clear()
+        return taken
+
+    def fail_all(self, error: TranslogError) -> None:
+        """Empties the pool; everyone who waited gets `error`."""
+        for submission in self.take(entries_max=self._entries_max, entry_bytes_max=self._entry_bytes_max):
+            submission.fail(error)

@@ -1,0 +1,198 @@
+"""Reads what is published: tiles, bundles, entries, proofs, receipts, checkpoints. Proofs and published state only.
+
+Rules: nothing beyond the published size is shown; hashes come only through core.tile's authentication against the published
+root; a receipt is verified before it is handed out. Methods block and are safe to call from many threads.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from translog.core.checkpoint import Checkpoint, parse_checkpoint
+from translog.core.merkle import (
+    Node,
+    consistency_nodes,
+    inclusion_nodes,
+    prove_consistency,
+    prove_inclusion,
+    range_nodes,
+    root_hash,
+    verify_inclusion,
+)
+from translog.core.note import parse_note
+from translog.core.proof import Receipt, format_receipt
+from translog.core.tile import (
+    TILE_WIDTH,
+    AuthenticatedTiles,
+    Bundle,
+    Tile,
+    TileCache,
+    TileReader,
+    encode_bundle,
+    format_tile_path,
+    tile_within,
+)
+from translog.errors import CorruptionError, MalformedError, NotFoundError, VerificationError
+from translog.storage.store import LogStore, StoredCheckpoint
+
+NOT_PUBLISHED_RETRY_MS = 1_000
+"""What a reader that came too early is told to wait."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """The tree head the world sees, and the note that says so."""
+
+    size: int
+    root: bytes
+    note: bytes
+
+
+def read_published(stored: StoredCheckpoint) -> Published:
+    """The tree head of a checkpoint that this log stored. Raises CorruptionError for anything but its own note."""
+    checkpoint = _parse_stored(stored)
+    return Published(size=checkpoint.size, root=checkpoint.root, note=stored.note)
+
+
+def _parse_stored(stored: StoredCheckpoint) -> Checkpoint:
+    with _own_data():
+        checkpoint = parse_checkpoint(parse_note(stored.note).text)
+        if checkpoint.size != stored.size:
+            raise MalformedError(f"the checkpoint stored for size {stored.size} says {checkpoint.size}")
+        return checkpoint
+
+
+@contextmanager
+def _own_data() -> Iterator[None]:
+    """What does not parse or verify here was written by ourselves: the store is damaged."""
+    try:
+        yield
+    except (MalformedError, VerificationError) as error:
+        raise CorruptionError(
+            f"the store is damaged: {error.detail}", hint="restore the log from a backup or a mirror"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inclusion:
+    """An inclusion proof and what it is about."""
+
+    index: int
+    size: int
+    root: bytes
+    leaf_hash: bytes
+    proof: list[bytes]
+
+
+class Reader:
+    """The log as of one published checkpoint."""
+
+    def __init__(self, *, store: LogStore, published: Published, cache: TileCache) -> None:
+        self.published = published
+        self._store = store
+        self._tiles = TileReader(store, size=published.size, root=published.root, cache=cache)
+
+    def tile(self, tile: Tile) -> bytes:
+        """The tile's bytes, as stored. Raises NotFoundError unless the published tree has all of it."""
+        self._require_within(tile)
+        return self._store.read_tiles([tile])[0]
+
+    def bundle(self, bundle: Bundle) -> bytes:
+        """The entry bundle's bytes. Raises NotFoundError unless the published tree has all of it."""
+        self._require_within(bundle)
+        start = bundle.index * TILE_WIDTH
+        return encode_bundle(self._store.read_entries(start=start, end=start + bundle.width))
+
+    def entries(self, *, start: int, end: int) -> list[bytes]:
+        """Entries [start, end) as far as published. Raises NotFoundError if none is."""
+        end = min(end, self.published.size)
+        if start >= end:
+            raise self._beyond(f"entry {start}")
+        return self._store.read_entries(start=start, end=end)
+
+    def inclusion(self, *, index: int, size: int | None = None) -> Inclusion:
+        """The proof that entry `index` is in the tree of `size`, by default the published one. Raises NotFoundError."""
+        size = self.published.size if size is None else size
+        self._require_size(size)
+        if index >= size:
+            raise (
+                self._beyond(f"entry {index}")
+                if index >= self.published.size
+                else NotFoundError(f"there is no entry {index} in a tree of size {size}")
+            )
+        leaf = Node(0, index)
+        tiles = self._load([leaf, *inclusion_nodes(index=index, size=size), *range_nodes(0, size)])
+        answer = Inclusion(
+            index=index,
+            size=size,
+            root=root_hash(size, tiles),
+            leaf_hash=tiles.read_hashes([leaf])[0],
+            proof=prove_inclusion(index=index, size=size, reader=tiles),
+        )
+        with _own_data():
+            verify_inclusion(leaf_hash=answer.leaf_hash, index=index, size=size, proof=answer.proof, root=answer.root)
+        return answer
+
+    def consistency(self, *, old: int, new: int) -> list[bytes]:
+        """The proof between two sizes, 0 < old <= new <= published. Raises NotFoundError, ConsistencyError."""
+        self._require_size(new)
+        tiles = self._load(consistency_nodes(old=old, new=new)) if 0 < old < new else AuthenticatedTiles({}, size=0)
+        return prove_consistency(old=old, new=new, reader=tiles)
+
+    def checkpoint(self, *, size: int | None = None) -> bytes:
+        """The latest checkpoint, or the kept one of exactly `size`. Raises NotFoundError naming the nearest kept ones."""
+        if size is None or size == self.published.size:
+            return self.published.note
+        return self._kept(size).note
+
+    def _kept(self, size: int) -> StoredCheckpoint:
+        above = self._store.find_checkpoint(size_min=size)
+        if above is not None and above.size == size:
+            return above
+        below = self._store.find_checkpoint_below(size_max=size)
+        nearest = ", ".join(str(found.size) for found in (below, above) if found is not None) or "none"
+        raise NotFoundError(f"no checkpoint of size {size} was kept; the nearest are of size {nearest}", code="not-kept")
+
+    def receipt(self, *, index: int, size: int | None = None) -> bytes:
+        """A tlog-proof file for entry `index`, at the kept checkpoint of `size` or else the first that covers it.
+
+        Raises NotFoundError, with code `not-published` and a time to wait where no checkpoint covers the entry yet.
+        """
+        if size is not None:
+            stored = StoredCheckpoint(size=size, note=self.checkpoint(size=size))
+        else:
+            found = self._store.find_checkpoint(size_min=index + 1)
+            if found is None or found.size > self.published.size:
+                raise self._beyond(f"entry {index}")
+            stored = found
+        return self._receipt_at(index, stored)
+
+    def receipts(self, *, first: int, count: int) -> list[bytes]:
+        """Receipts for `count` entries from `first`, all at the published checkpoint. Raises NotFoundError."""
+        stored = StoredCheckpoint(size=self.published.size, note=self.published.note)
+        return [self._receipt_at(index, stored) for index in range(first, first + count)]
+
+    def _receipt_at(self, index: int, stored: StoredCheckpoint) -> bytes:
+        proven = self.inclusion(index=index, size=stored.size)
+        if proven.root != _parse_stored(stored).root:
+            raise CorruptionError(f"the store is damaged: its checkpoint of size {stored.size} is not of its tree")
+        return format_receipt(Receipt(index=index, proof=tuple(proven.proof), checkpoint=stored.note))
+
+    def _load(self, nodes: Sequence[Node]) -> AuthenticatedTiles:
+        with _own_data():
+            return self._tiles.load(nodes)
+
+    def _require_size(self, size: int) -> None:
+        if size > self.published.size:
+            raise self._beyond(f"tree of size {size}")
+
+    def _require_within(self, tile: Tile | Bundle) -> None:
+        if not tile_within(tile, size=self.published.size):
+            raise self._beyond(format_tile_path(tile))
+
+    def _beyond(self, what: str) -> NotFoundError:
+        return NotFoundError(
+            f"there is no {what} in the published log, which has {self.published.size} entries",
+            code="not-published",
+            retry_after_ms=NOT_PUBLISHED_RETRY_MS,
+        )

@@ -1,0 +1,46 @@
+"""The `[log]` section of translog.toml: every limit of the log service with its unit, default and reason."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class LogSettings(BaseModel):
+    """How the log sequences and publishes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pool_entries_max: Annotated[int, Field(ge=1)] = Field(
+        50_000, description="Entries waiting to be sequenced, at most; above it appends get 503 with Retry-After."
+    )
+    pool_bytes_max: Annotated[int, Field(ge=65_535)] = Field(
+        64 * 1024 * 1024, description="Bytes of entries waiting to be sequenced, at most: bounds memory under overload."
+    )
+    batch_entries_max: Annotated[int, Field(ge=1)] = Field(
+        10_000, description="Entries in one commit, at most: bounds how long a commit takes and what waits behind it."
+    )
+    batch_bytes_max: Annotated[int, Field(ge=65_535)] = Field(
+        16 * 1024 * 1024, description="Bytes of entries in one commit, at most; half of LevelDB's write buffer."
+    )
+    retry_after_ms: Annotated[int, Field(ge=1)] = Field(1_000, description="What a sender that is pushed back is told to wait.")
+    clock_jump_ms: Annotated[int, Field(ge=1)] = Field(
+        10_000, description="Sequencing pauses when wall clock and boot clock move apart by more than this between two ticks."
+    )
+    idle_sign_interval_ms: Annotated[int, Field(ge=1_000)] = Field(
+        600_000, description="An idle log signs its checkpoint anew this often, so that silence shows."
+    )
+    keep_checkpoint_interval_ms: Annotated[int, Field(ge=0)] = Field(
+        60_000, description="At least one checkpoint is kept for good per interval in which any was published; 0 keeps all."
+    )
+    tile_cache_tiles: Annotated[int, Field(ge=16)] = Field(
+        2_048, description="Authenticated tiles kept in memory for proofs, about 17 kB each."
+    )
+    reader_threads: Annotated[int, Field(ge=1, le=64)] = Field(
+        4, description="Threads that read the store for proofs, entries and receipts."
+    )
+    reopen_wait_ms: Annotated[int, Field(ge=1)] = Field(
+        1_000, description="Wait before the log is opened anew after a failed write; doubles up to 30 times this."
+    )
+    leaf_lookup: bool = Field(
+        False, description="Keep a derived index from leaf hash to entry, for inclusion proofs by `leaf_hash`."
+    )

@@ -1,0 +1,1 @@
+"""Where a log keeps what it has committed: the LogStore port (store.py) and its adapters."""

@@ -1,0 +1,273 @@
+"""The LogStore on LevelDB, in DIR/log. The only module that imports plyvel.
+
+Rules, each with a test in tests/storage/test_leveldb.py: nobody gets here without the directory's lock (lock.py); every
+write is one batch with transaction=True (a batch is otherwise written even when its block raised); every read verifies
+checksums (LevelDB returns rotten bytes without a word); paranoid_checks refuses a damaged write-ahead log, which would
+otherwise open as an older store; a failed write closes the door to further ones; close waits for reads under way.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from translog.core.merkle import EMPTY_ROOT
+from translog.core.tile import Tile, format_tile_path
+from translog.core.wire import HASH_BYTES
+from translog.errors import CorruptionError, NotFoundError, SettingsError, StorageError, TranslogError
+from translog.storage import keyspace
+from translog.storage.lock import DirectoryLock
+from translog.storage.store import (
+    LogMeta,
+    StoredCheckpoint,
+    TreeState,
+    Update,
+    missing,
+    require_publishable,
+    require_successor,
+)
+
+try:
+    import plyvel
+except ImportError:  # the same module under another name, for Pythons that plyvel has no wheel for
+    import plyvel_next as plyvel
+
+WRITE_BUFFER_BYTES = 32 * 1024 * 1024
+"""LevelDB's 4 MB make every tenth commit wait for a compaction; start-up reads back at most this much."""
+BLOOM_FILTER_BITS = 10
+"""About 1 % of look-ups of absent keys read a block."""
+OPEN_FILES_MAX = 1000
+
+T = TypeVar("T")
+
+
+class LevelDBStore:
+    """See LogStore. Safe to read from many threads; written by one."""
+
+    def __init__(self, db: Any, meta: LogMeta) -> None:
+        """Use `create` or `open`."""
+        self._db = db
+        self._meta = meta
+        self._gate = _Gate()
+        self._broken = ""
+
+    @classmethod
+    def create(cls, lock: DirectoryLock, meta: LogMeta) -> "LevelDBStore":
+        """A new, empty store, durable when this returns. Raises SettingsError if there is one."""
+        path = lock.directory / "log"
+        if path.exists():
+            raise SettingsError(f"there is a store in {path} already", hint="a log is created once", code="log-exists")
+        db = _open_db(path, create=True)
+        try:
+            with _wrapped(f"cannot write the new store {path}"), db.write_batch(transaction=True, sync=True) as batch:
+                batch.put(keyspace.META, keyspace.encode_meta(meta))
+                batch.put(keyspace.STATE, keyspace.encode_state(TreeState(size=0, root=EMPTY_ROOT, received_at_ms=0)))
+        except TranslogError:
+            db.close()
+            raise
+        return cls(db, meta)
+
+    @classmethod
+    def open(cls, lock: DirectoryLock) -> "LevelDBStore":
+        """The store in the locked directory.
+
+        Raises SettingsError if there is none or it is of another format version, CorruptionError if it is damaged,
+        StorageError if it cannot be read or written.
+        """
+        path = lock.directory / "log"
+        if not (path / "CURRENT").exists():
+            raise SettingsError(
+                f"there is no store in {path}, or it is half deleted",
+                hint="`translog init` creates a log; to bring one back, restore its backup",
+                code="no-store",
+            )
+        db = _open_db(path, create=False)
+        try:
+            value = _get(db, keyspace.META)
+            if value is None:
+                raise CorruptionError(f"{path} holds no log: its key `meta` is missing", hint="restore it from a backup")
+            return cls(db, keyspace.decode_meta(value))
+        except TranslogError:
+            db.close()
+            raise
+
+    @property
+    def meta(self) -> LogMeta:
+        return self._meta
+
+    def read_state(self) -> TreeState:
+        value = self._read(lambda: _get(self._db, keyspace.STATE))
+        if value is None:
+            raise missing("the tree state")
+        return keyspace.decode_state(value)
+
+    def commit(self, update: Update) -> None:
+        require_successor(update, self.read_state())
+
+        def fill(batch: Any) -> None:
+            for index, entry in enumerate(update.entries, start=update.old_size):
+                batch.put(keyspace.entry_key(index), entry)
+            for tile, hashes in update.tiles.items():
+                batch.put(keyspace.tile_key(tile.level, tile.index), hashes)
+            batch.put(keyspace.STATE, keyspace.encode_state(update.state))
+
+        self._write(fill, sync=True)
+
+    def publish(self, checkpoint: StoredCheckpoint, *, keep: bool) -> None:
+        require_publishable(checkpoint, latest=self.read_checkpoint(), committed=self.read_state().size)
+
+        def fill(batch: Any) -> None:
+            batch.put(keyspace.LATEST, keyspace.encode_latest(checkpoint))
+            if keep:
+                batch.put(keyspace.kept_checkpoint_key(checkpoint.size), checkpoint.note)
+
+        self._write(fill, sync=False)
+
+    def read_checkpoint(self) -> StoredCheckpoint | None:
+        value = self._read(lambda: _get(self._db, keyspace.LATEST))
+        return None if value is None else keyspace.decode_latest(value)
+
+    def find_checkpoint(self, *, size_min: int) -> StoredCheckpoint | None:
+        kept = self._first(start=keyspace.kept_checkpoint_key(size_min), stop=keyspace.KEPT_CHECKPOINT_END, reverse=False)
+        latest = self.read_checkpoint()
+        if kept is None and latest is not None and latest.size >= size_min:
+            return latest
+        return kept
+
+    def find_checkpoint_below(self, *, size_max: int) -> StoredCheckpoint | None:
+        return self._first(
+            start=keyspace.kept_checkpoint_key(0), stop=keyspace.kept_checkpoint_key(size_max) + b"\x00", reverse=True
+        )
+
+    def _first(self, *, start: bytes, stop: bytes, reverse: bool) -> StoredCheckpoint | None:
+        def read() -> StoredCheckpoint | None:
+            with self._db.iterator(start=start, stop=stop, reverse=reverse, verify_checksums=True) as rows:
+                for key, value in rows:
+                    return keyspace.decode_kept_checkpoint(key, value)
+            return None
+
+        return self._read(read)
+
+    def read_tiles(self, tiles: Sequence[Tile]) -> list[bytes]:
+        def read() -> list[bytes | None]:
+            return [_get(self._db, keyspace.tile_key(tile.level, tile.index)) for tile in tiles]
+
+        values = self._read(read)
+        found = []
+        for tile, value in zip(tiles, values, strict=True):
+            if value is None or len(value) < tile.width * HASH_BYTES:
+                self._require_committed((tile.index * 256 + tile.width) << (8 * tile.level), format_tile_path(tile))
+                raise missing(format_tile_path(tile))
+            found.append(value[: tile.width * HASH_BYTES])
+        return found
+
+    def read_entries(self, *, start: int, end: int) -> list[bytes]:
+        def read() -> list[bytes]:
+            entries: list[bytes] = []
+            first, stop = keyspace.entry_key(start), keyspace.entry_key(end)
+            with self._db.iterator(start=first, stop=stop, verify_checksums=True) as rows:
+                for key, value in rows:
+                    if keyspace.entry_index(key) != start + len(entries):
+                        break
+                    entries.append(value)
+            return entries
+
+        entries = self._read(read)
+        if len(entries) != max(0, end - start):
+            self._require_committed(end, f"entry {end - 1}")
+            raise missing(f"entry {start + len(entries)}")
+        return entries
+
+    def _require_committed(self, size: int, what: str) -> None:
+        committed = self.read_state().size
+        if size > committed:
+            raise NotFoundError(f"there is no {what} in a log of {committed} entries")
+
+    def close(self) -> None:
+        self._gate.close(self._db.close)
+
+    def _read(self, read: Callable[[], T]) -> T:
+        with self._gate.entered(), _wrapped("cannot read the store"):
+            return read()
+
+    def _write(self, fill: Callable[[Any], None], *, sync: bool) -> None:
+        if self._broken:
+            raise StorageError(f"the store takes no writes since one failed: {self._broken}")
+        with self._gate.entered():
+            try:
+                with (
+                    _wrapped("a write to the store failed, whether it was applied is not known"),
+                    self._db.write_batch(transaction=True, sync=sync) as batch,
+                ):
+                    fill(batch)
+            except TranslogError as error:
+                self._broken = error.detail
+                raise
+
+
+class _Gate:
+    """Lets any number of threads use the database, and closes it when none does."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._inside = 0
+        self._closed = False
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        with self._condition:
+            if self._closed:
+                raise StorageError("the store is closed", code="store-closed")
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._inside -= 1
+                self._condition.notify_all()
+
+    def close(self, close: Callable[[], None]) -> None:
+        with self._condition:
+            if self._closed:
+                return
+            self._closed = True
+            self._condition.wait_for(lambda: not self._inside)
+        close()
+
+
+def _open_db(path: Path, *, create: bool) -> Any:
+    with _wrapped(f"cannot open the store {path}"):
+        return plyvel.DB(
+            str(path),
+            create_if_missing=create,
+            error_if_exists=create,
+            paranoid_checks=True,
+            write_buffer_size=WRITE_BUFFER_BYTES,
+            bloom_filter_bits=BLOOM_FILTER_BITS,
+            max_open_files=OPEN_FILES_MAX,
+        )
+
+
+def _get(db: Any, key: bytes) -> bytes | None:
+    value: bytes | None = db.get(key, verify_checksums=True)
+    return value
+
+
+@contextmanager
+def _wrapped(what: str) -> Iterator[None]:
+    """Turns plyvel's exceptions into ours."""
+    try:
+        yield
+    except plyvel.CorruptionError as error:
+        raise CorruptionError(
+            f"{what}: LevelDB finds it damaged: {_message(error)}",
+            hint="nothing was changed; restore a backup, or bring the files back, and start again",
+        ) from error
+    except (plyvel.Error, OSError) as error:
+        raise StorageError(f"{what}: {_message(error)}", hint="check the disk: is it full, or read-only?") from error
+
+
+def _message(error: Exception) -> str:
+    text = error.args[0] if error.args else ""
+    return text.decode("utf-8", "replace") if isinstance(text, bytes) else str(error)

@@ -1,0 +1,79 @@
+"""One process per log directory: our own flock on DIR/lock, held before anything of the log is opened.
+
+Rules: LevelDB's own lock is lost when a second open fails in the same process, and then another process can open the same
+files and acknowledged data is gone; so nobody reaches LevelDB without holding this. A table of this process's directories
+catches a second open here even where DIR/lock itself was deleted. flock, not fcntl: closing one descriptor of the file must
+not drop the lock of another.
+"""
+
+import fcntl
+import os
+import threading
+from pathlib import Path
+from types import TracebackType
+
+from translog.errors import SettingsError, StorageError
+
+_held: set[tuple[int, int]] = set()
+_held_guard = threading.Lock()
+
+
+class DirectoryLock:
+    """Holds a log's directory from construction to `release`.
+
+    Raises SettingsError if another program, or this one, holds it already or if it is no directory; StorageError if the
+    lock file cannot be written.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        try:
+            info = directory.stat()
+        except OSError as error:
+            raise SettingsError(
+                f"{directory} is not a log's directory: {error.strerror}", hint="`translog init` creates one"
+            ) from None
+        self.directory = directory
+        self._identity = (info.st_dev, info.st_ino)
+        with _held_guard:
+            if self._identity in _held:
+                raise _busy(directory)
+            self._descriptor = _lock_file(directory)
+            _held.add(self._identity)
+
+    def release(self) -> None:
+        """Lets go. May be called again."""
+        with _held_guard:
+            if self._identity in _held and self._descriptor >= 0:
+                os.close(self._descriptor)
+                self._descriptor = -1
+                _held.discard(self._identity)
+
+    def __enter__(self) -> "DirectoryLock":
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def _lock_file(directory: Path) -> int:
+    path = directory / "lock"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}", hint="the log needs to write its directory") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise _busy(directory) from None
+    return descriptor
+
+
+def _busy(directory: Path) -> SettingsError:
+    return SettingsError(
+        f"{directory} is in use by a running log",
+        hint="stop that one first, or ask it over HTTP with --log",
+        code="directory-in-use",
+    )
