@@ -173,6 +173,28 @@ def _require_whole(builder: _Builder) -> Policy:
     return Policy(logs=tuple(builder.logs), witnesses=builder.witnesses, groups=builder.groups, quorum=builder.quorum)
 
 
+def format_log_policy(vkeys: Iterable[VKey], *, url: str = "", classic: bool = False) -> str:
+    """A policy that trusts one log and asks for no witnesses, with comments that say how far it can be relied on.
+
+    Lists the ML-DSA-44 keys, or with `classic` (or where there is none) the Ed25519 ones. Raises MalformedError without keys.
+    """
+    vkeys = list(vkeys)
+    wanted = KeyType.ED25519 if classic else KeyType.COSIGNATURE_MLDSA44
+    listed = [vkey for vkey in vkeys if vkey.type is wanted]
+    lines = []
+    if not listed:
+        listed = [vkey for vkey in vkeys if vkey.type is not KeyType.COSIGNATURE_ED25519]
+        lines.append(f"# The log has no {wanted.label} key: this policy is as strong as what it lists.")
+    elif classic:
+        lines.append("# Ed25519 only: a quantum computer could forge what this policy accepts.")
+    if not listed:
+        raise MalformedError("a policy needs a key that signs checkpoints")
+    lines += [f"log {vkey} {url}".rstrip() for vkey in listed]
+    lines.append("# No witnesses: the log's operator alone could show different people different trees.")
+    lines.append(f"quorum {NO_QUORUM}")
+    return "".join(f"{line}\n" for line in lines)
+
+
 def require_quorum(policy: Policy, cosigned: Iterable[str]) -> None:
     """Raises QuorumError unless the witnesses named (by the policy's names) satisfy the quorum."""
     satisfied = set(cosigned)

@@ -195,7 +195,7 @@ def _home(node: Node) -> tuple[int, int, int, int]:
 
 
 def _require_inside(node: Node, size: int) -> None:
-    if (node.index + 1) << node.level > size:
+    if node.index < 0 or (node.index + 1) << node.level > size:
         raise VerificationError(f"node {node.index} of level {node.level} is not in a tree of size {size}")
 
 

@@ -16,6 +16,7 @@ SIZE_MAX = 2**63 - 1
 HASH_BYTES = 32
 """SHA-256."""
 
+_CONTROL = re.compile(rb"[\x00-\x09\x0b-\x1f]")
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
 
 
@@ -60,7 +61,7 @@ def decode_text(data: bytes, *, what: str) -> str:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise MalformedError(f"{what} is not UTF-8 at byte {error.start}") from None
-    if any(byte < 0x20 and byte != 0x0A for byte in data):
+    if _CONTROL.search(data):
         raise MalformedError(f"{what} contains a control character other than newline")
     return text
 

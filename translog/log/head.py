@@ -9,6 +9,7 @@ copy opens without a word, and signing it would make two histories. What start-u
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -136,6 +137,19 @@ class HeadFile:
                 code="head-of-another-log",
             )
         return self._newest
+
+    def require_not_newer(self, *, size: int, root_at: Callable[[int], bytes]) -> None:
+        """Raises HeldError if an intact slot is of another log, of a larger tree than `size`, or of another history than
+        `root_at` tells. A file without an intact slot says nothing against the store."""
+        if self._newest is None:
+            return
+        newest = self.require_newest()
+        if newest.size > size or root_at(newest.size) != newest.root:
+            raise HeldError(
+                f"{self._path}: a tree of size {newest.size} may have been signed, which this store does not continue",
+                hint="restore a newer backup or fill the log from a mirror; it cannot be resumed as it is",
+                code="head-contradicts",
+            )
 
     def write(self, *, size: int, root: bytes, hold: bool = False) -> None:
         """Records a tree head over the older slot. Durable when it returns. Raises StorageError: unknown whether written."""

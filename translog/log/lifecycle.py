@@ -33,10 +33,11 @@ from translog.log.clock import Clock, ClockGuard
 from translog.log.head import Head, HeadFile
 from translog.log.metrics import LogMetrics
 from translog.log.pool import Pool, Sequenced
-from translog.log.publisher import PublishedWaiters, Publisher
+from translog.log.publisher import Publisher
 from translog.log.reader import Published, Reader, read_published
 from translog.log.sequencer import Sequencer
 from translog.log.settings import LogSettings
+from translog.log.waiters import SizeWaiters
 from translog.storage.store import LogMeta, LogStore, StoredCheckpoint, TreeState
 
 _logger = structlog.get_logger()
@@ -133,7 +134,8 @@ class LogService:
             entry_bytes_max=settings.pool_bytes_max,
             retry_after_ms=settings.retry_after_ms,
         )
-        self._waiters = PublishedWaiters()
+        self._published_waiters = SizeWaiters()
+        self._integrated_waiters = SizeWaiters()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._signing = ThreadPoolExecutor(1, thread_name_prefix="signing")
         self._readers = ThreadPoolExecutor(settings.reader_threads, thread_name_prefix="reader")
@@ -193,7 +195,7 @@ class LogService:
     async def wait_published(self, size: int, *, timeout_ms: int) -> bool:
         """Whether a checkpoint of at least `size` is published, or becomes so within the time."""
         with self._awaited():
-            return await self._waiters.wait(size, timeout_ms=timeout_ms)
+            return await self._published_waiters.wait(size, timeout_ms=timeout_ms)
 
     @contextmanager
     def _awaited(self) -> Iterator[None]:
@@ -244,14 +246,33 @@ class LogService:
                 self._task.cancel()
             raise
 
+    async def wait_integrated(self, size: int, *, timeout_ms: int) -> bool:
+        """Whether `size` entries are committed, or become so within the time."""
+        return await self._integrated_waiters.wait(size, timeout_ms=timeout_ms)
+
+    async def read_integrated(self, *, start: int, end: int) -> list[bytes]:
+        """Committed entries [start, end), published or not: for the log's own followers. Raises StorageError while the log
+        is being opened anew."""
+        opening = self._opening
+        if opening is None:
+            raise StorageError("the store is closed", code="store-closed")
+        return await self._run(self._readers, lambda: opening.store.read_entries(start=start, end=end))
+
+    # --- the operator's actions -----------------------------------------------------------------------------------------
+
+    def accept_clock(self, operator: str) -> int:
+        """Takes the clock as it is for right. Returns by how many ms it had been set."""
+        jump_ms = self.guard.accept()
+        _logger.warning("the clock was accepted", operator=operator, jump_ms=jump_ms)
+        return jump_ms
+
     # --- the life of the tasks ------------------------------------------------------------------------------------------
 
     async def _begin(self) -> list[_Work]:
         """Opens the log; the tasks to run on it, none if it is held."""
         opening = await self._run(self._writer, self._open)
         self._opening = opening
-        self.integrated = opening.state
-        self.metrics.integrated_size.set(opening.state.size)
+        self._set_integrated(opening.state)
         self._cache = TileCache(tiles_max=self.settings.tile_cache_tiles)
         published = opening.published
         if opening.held is None and self._reader is not None:  # what was shown before the reopening stays shown
@@ -277,8 +298,7 @@ class LogService:
         await publisher.publish()
 
         def on_commit(state: TreeState) -> None:
-            self.integrated = state
-            self.metrics.integrated_size.set(state.size)
+            self._set_integrated(state)
             publisher.committed(state)
 
         sequencer = Sequencer(
@@ -376,10 +396,15 @@ class LogService:
             except TranslogError as error:
                 errors = [error]
 
+    def _set_integrated(self, state: TreeState) -> None:
+        self.integrated = state
+        self.metrics.integrated_size.set(state.size)
+        self._integrated_waiters.reached(state.size)
+
     def _show(self, published: Published) -> None:
         if self._opening is not None:
             self._reader = Reader(store=self._opening.store, published=published, cache=self._cache)
-            self._waiters.published(published.size)
+            self._published_waiters.reached(published.size)
 
     def _hold(self, error: TranslogError) -> None:
         if self.held is None:

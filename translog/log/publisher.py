@@ -6,11 +6,9 @@ many commits may share one. An idle log signs anew after a while, so that silenc
 """
 
 import asyncio
-import heapq
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
-from itertools import count
 
 import structlog
 
@@ -25,35 +23,6 @@ from translog.log.settings import LogSettings
 from translog.storage.store import LogStore, StoredCheckpoint, TreeState
 
 _log = structlog.get_logger()
-
-
-class PublishedWaiters:
-    """Those who wait for a size to be published; outlives the publishers of one log."""
-
-    def __init__(self) -> None:
-        self._size = -1
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
-        self._ticket = count()
-
-    def published(self, size: int) -> None:
-        """Wakes whoever waits for `size` or less."""
-        self._size = size
-        while self._waiting and self._waiting[0][0] <= size:
-            future = heapq.heappop(self._waiting)[2]
-            if not future.done():
-                future.set_result(None)
-
-    async def wait(self, size: int, *, timeout_ms: int) -> bool:
-        """Whether a checkpoint of at least `size` was published within the time."""
-        if self._size >= size:
-            return True
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (size, next(self._ticket), future))
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_ms / 1000):
-                await future
-                return True
-        return False
 
 
 class Publisher:

@@ -37,6 +37,8 @@ from translog.storage.store import LogStore, StoredCheckpoint
 
 NOT_PUBLISHED_RETRY_MS = 1_000
 """What a reader that came too early is told to wait."""
+_ENTRIES_STEP = 64
+"""Entries read at a time: at most 4 MB of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,12 +105,23 @@ class Reader:
         start = bundle.index * TILE_WIDTH
         return encode_bundle(self._store.read_entries(start=start, end=start + bundle.width))
 
-    def entries(self, *, start: int, end: int) -> list[bytes]:
-        """Entries [start, end) as far as published. Raises NotFoundError if none is."""
+    def entries(self, *, start: int, end: int, entry_bytes_max: int) -> list[bytes]:
+        """Entries [start, end) as far as published, ending early once they exceed `entry_bytes_max` bytes (always at least
+        one). Raises NotFoundError if none is published."""
         end = min(end, self.published.size)
         if start >= end:
             raise self._beyond(f"entry {start}")
-        return self._store.read_entries(start=start, end=end)
+        entries: list[bytes] = []
+        left = entry_bytes_max
+        while start < end and left > 0:
+            step = self._store.read_entries(start=start, end=min(end, start + _ENTRIES_STEP))
+            for entry in step:
+                left -= len(entry)
+                entries.append(entry)
+                if left <= 0:
+                    break
+            start += len(step)
+        return entries
 
     def inclusion(self, *, index: int, size: int | None = None) -> Inclusion:
         """The proof that entry `index` is in the tree of `size`, by default the published one. Raises NotFoundError."""

@@ -48,6 +48,8 @@ def kept_checkpoint_key(size: int) -> bytes:
     return b"c" + size.to_bytes(_U64, "big")
 
 
+KEPT_CHECKPOINT_START = b"c"
+"""Less than every kept checkpoint's key."""
 KEPT_CHECKPOINT_END = b"c" + b"\xff" * _U64 + b"\xff"
 """Greater than every kept checkpoint's key."""
 

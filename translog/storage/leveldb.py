@@ -6,14 +6,15 @@ checksums (LevelDB returns rotten bytes without a word); paranoid_checks refuses
 otherwise open as an older store; a failed write closes the door to further ones; close waits for reads under way.
 """
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from translog.core.merkle import EMPTY_ROOT
-from translog.core.tile import Tile, format_tile_path
+from translog.core.tile import LEVEL_MAX, Tile, format_tile_path
 from translog.core.wire import HASH_BYTES
 from translog.errors import CorruptionError, NotFoundError, SettingsError, StorageError, TranslogError
 from translog.storage import keyspace
@@ -58,14 +59,14 @@ class LevelDBStore:
         path = lock.directory / "log"
         if path.exists():
             raise SettingsError(f"there is a store in {path} already", hint="a log is created once", code="log-exists")
-        db = _open_db(path, create=True)
-        try:
+        with ExitStack() as undo:
+            undo.callback(shutil.rmtree, path, ignore_errors=True)  # nothing half-made stays
+            db = _open_db(path, create=True)
+            undo.callback(db.close)
             with _wrapped(f"cannot write the new store {path}"), db.write_batch(transaction=True, sync=True) as batch:
                 batch.put(keyspace.META, keyspace.encode_meta(meta))
                 batch.put(keyspace.STATE, keyspace.encode_state(TreeState(size=0, root=EMPTY_ROOT, received_at_ms=0)))
-        except TranslogError:
-            db.close()
-            raise
+            undo.pop_all()
         return cls(db, meta)
 
     @classmethod
@@ -76,7 +77,9 @@ class LevelDBStore:
         StorageError if it cannot be read or written.
         """
         path = lock.directory / "log"
-        if not (path / "CURRENT").exists():
+        with _wrapped(f"cannot open the store {path}"):
+            found = (path / "CURRENT").exists()
+        if not found:
             raise SettingsError(
                 f"there is no store in {path}, or it is half deleted",
                 hint="`translog init` creates a log; to bring one back, restore its backup",
@@ -84,7 +87,8 @@ class LevelDBStore:
             )
         db = _open_db(path, create=False)
         try:
-            value = _get(db, keyspace.META)
+            with _wrapped(f"cannot read the store {path}"):
+                value = _get(db, keyspace.META)
             if value is None:
                 raise CorruptionError(f"{path} holds no log: its key `meta` is missing", hint="restore it from a backup")
             return cls(db, keyspace.decode_meta(value))
@@ -129,29 +133,36 @@ class LevelDBStore:
         return None if value is None else keyspace.decode_latest(value)
 
     def find_checkpoint(self, *, size_min: int) -> StoredCheckpoint | None:
-        kept = self._first(start=keyspace.kept_checkpoint_key(size_min), stop=keyspace.KEPT_CHECKPOINT_END, reverse=False)
+        def read() -> StoredCheckpoint | None:
+            start, stop = keyspace.kept_checkpoint_key(size_min), keyspace.KEPT_CHECKPOINT_END
+            with self._db.iterator(start=start, stop=stop, verify_checksums=True) as rows:
+                for key, value in rows:
+                    return keyspace.decode_kept_checkpoint(key, value)
+            return None
+
+        kept = self._read(read)
         latest = self.read_checkpoint()
         if kept is None and latest is not None and latest.size >= size_min:
             return latest
         return kept
 
     def find_checkpoint_below(self, *, size_max: int) -> StoredCheckpoint | None:
-        return self._first(
-            start=keyspace.kept_checkpoint_key(0), stop=keyspace.kept_checkpoint_key(size_max) + b"\x00", reverse=True
-        )
-
-    def _first(self, *, start: bytes, stop: bytes, reverse: bool) -> StoredCheckpoint | None:
         def read() -> StoredCheckpoint | None:
-            with self._db.iterator(start=start, stop=stop, reverse=reverse, verify_checksums=True) as rows:
-                for key, value in rows:
-                    return keyspace.decode_kept_checkpoint(key, value)
+            # Not plyvel's reverse iterator: it takes a rotten block for the end, and misses a key that equals its `start`.
+            with self._db.raw_iterator(verify_checksums=True) as rows:
+                rows.seek(keyspace.kept_checkpoint_key(size_max + 1))  # `latest` and `meta` sort behind, so there is a row
+                rows.prev()
+                if rows.valid() and rows.key() >= keyspace.KEPT_CHECKPOINT_START:
+                    return keyspace.decode_kept_checkpoint(rows.key(), rows.value())
             return None
 
         return self._read(read)
 
     def read_tiles(self, tiles: Sequence[Tile]) -> list[bytes]:
         def read() -> list[bytes | None]:
-            return [_get(self._db, keyspace.tile_key(tile.level, tile.index)) for tile in tiles]
+            return [
+                _get(self._db, keyspace.tile_key(tile.level, tile.index)) if tile.level <= LEVEL_MAX else None for tile in tiles
+            ]
 
         values = self._read(read)
         found = []

@@ -140,7 +140,10 @@ class MemoryStore:
             self._require_open()
             if end > self._disk.state.size:
                 raise NotFoundError(f"there is no entry {end - 1} in a log of {self._disk.state.size} entries")
-            return self._disk.entries[start:end]
+            entries = self._disk.entries[start:end]
+            if len(entries) != max(0, end - start):
+                raise missing(f"entry {start + len(entries)}")
+            return entries
 
     def close(self) -> None:
         with self._lock:

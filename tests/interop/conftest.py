@@ -1,0 +1,150 @@
+"""Builds golog once a session, and serves logs to it.
+
+Rules: without Go, or without the one module golog needs, its tests skip; with TRANSLOG_REQUIRE_INTEROP=1 they fail instead. A
+golog that does not compile is always a failure.
+"""
+
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, Protocol
+
+import pytest
+
+from .static_log import make_log
+
+GOLOG_SOURCE = Path(__file__).parent / "golog"
+PORTS = range(24_000, 24_100)
+"""Below the range from which the system takes the ports of outgoing connections."""
+
+Answer = Callable[[str], bytes | None]
+"""From a path and query under a log's prefix to a body, or None for 404."""
+
+
+def _unavailable(reason: str) -> NoReturn:
+    if os.environ.get("TRANSLOG_REQUIRE_INTEROP") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def golog(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled program."""
+    go = shutil.which("go")
+    if go is None:
+        _unavailable("there is no go on PATH")
+    download = subprocess.run([go, "mod", "download"], cwd=GOLOG_SOURCE, capture_output=True, text=True, check=False)
+    if download.returncode:
+        _unavailable(f"go mod download failed: {download.stderr}")
+    binary = tmp_path_factory.mktemp("golog") / "golog"
+    build = subprocess.run(
+        [go, "build", "-buildvcs=false", "-o", binary, "."], cwd=GOLOG_SOURCE, capture_output=True, text=True, check=False
+    )
+    assert build.returncode == 0, build.stderr
+    return binary
+
+
+class RunGolog(Protocol):
+    """Verifies the log under `url`; see the top of golog/main.go. `old`, `receipt` and `entry` are files."""
+
+    def __call__(
+        self,
+        url: str,
+        vkey: str,
+        *,
+        old: Path | None = None,
+        receipt: Path | None = None,
+        entry: Path | None = None,
+        proofs: bool = True,
+    ) -> subprocess.CompletedProcess[str]: ...
+
+
+@pytest.fixture(scope="session")
+def run_golog(golog: Path) -> RunGolog:
+    def run(
+        url: str,
+        vkey: str,
+        *,
+        old: Path | None = None,
+        receipt: Path | None = None,
+        entry: Path | None = None,
+        proofs: bool = True,
+    ) -> subprocess.CompletedProcess[str]:
+        command = [str(golog), "-url", url, "-vkey", vkey, f"-proofs={str(proofs).lower()}"]
+        for option, file in (("-old", old), ("-receipt", receipt), ("-entry", entry)):
+            if file is not None:
+                command += [option, str(file)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+    return run
+
+
+class Site:
+    """A web server with one log under each prefix it has handed out."""
+
+    def __init__(self) -> None:
+        self._answers: list[Answer] = []
+        self.port = 0
+
+    def add(self, answer: Answer) -> str:
+        """The URL under which `answer` is asked from now on."""
+        self._answers.append(answer)
+        return f"http://127.0.0.1:{self.port}/{len(self._answers) - 1}"
+
+    def answer(self, target: str) -> bytes | None:
+        prefix, _, rest = target.removeprefix("/").partition("/")
+        return self._answers[int(prefix)](rest)
+
+
+def _listen(handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
+    for port in PORTS:
+        try:
+            return ThreadingHTTPServer(("127.0.0.1", port), handler)
+        except OSError:
+            continue
+    pytest.fail(f"no free port from {PORTS.start} to {PORTS.stop - 1}")
+
+
+@pytest.fixture(scope="session")
+def site() -> Iterator[Site]:
+    site = Site()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # keeps connections open
+        disable_nagle_algorithm = True  # or each answer waits 40 ms between head and body
+
+        def do_GET(self) -> None:
+            body = site.answer(self.path)
+            self.send_response(404 if body is None else 200)
+            self.send_header("Content-Length", str(len(body or b"")))
+            self.end_headers()
+            self.wfile.write(body or b"")
+
+        def log_message(self, *_: Any) -> None:
+            """Nothing."""
+
+    server = _listen(Handler)
+    site.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield site
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+class LogAddress(NamedTuple):
+    """A log that golog can be pointed at, proofs included."""
+
+    url: str
+    vkey: str
+
+
+@pytest.fixture
+def static_log_address(site: Site) -> LogAddress:
+    log = make_log(700)
+    return LogAddress(site.add(log.answer), log.vkey)

@@ -1,0 +1,5 @@
+"""`python -m translog`."""
+
+from translog.cli.main import main
+
+main()

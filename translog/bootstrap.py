@@ -1,0 +1,242 @@
+"""The composition root: the only module that knows every adapter. Wiring, no logic.
+
+`create_log` makes a log's directory, all of it or nothing; `LogServer` opens one and serves it.
+"""
+
+import asyncio
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+
+import structlog
+
+from translog.config import FILE_NAME, Settings
+from translog.core.cosignature import KeySigner
+from translog.core.keys import VKey
+from translog.core.merkle import EMPTY_ROOT, root_hash
+from translog.core.note import is_key_name
+from translog.core.policy import format_log_policy
+from translog.core.tile import TileReader
+from translog.errors import SettingsError, StorageError
+from translog.identity.principal import Members
+from translog.index.lookup import LeafLookup
+from translog.log.clock import SystemClock
+from translog.log.follower import Follower
+from translog.log.head import HeadFile, sync_directory
+from translog.log.keyfiles import create_log_keys, read_log_keys
+from translog.log.lifecycle import LogService
+from translog.log.metrics import LogMetrics
+from translog.server.api import Api
+from translog.server.app import admin_app, public_app
+from translog.server.listener import Listener, reload_tls, tls_context
+from translog.storage.keyspace import FORMAT_VERSION
+from translog.storage.leveldb import LevelDBStore
+from translog.storage.lock import DirectoryLock
+from translog.storage.store import LogMeta, Profile
+
+ORIGIN_BYTES_MAX = 114
+"""So that the origins derived from it (streams, keys) stay within the 255 bytes that a checkpoint allows."""
+
+_SETTINGS_TEMPLATE = """\
+# Settings of this log; README.md lists all of them with their defaults and reasons.
+# origin and profile are fixed for life: they repeat what the store says, and must agree with it.
+origin = {origin}
+profile = "{profile}"
+
+[server]
+# listen = "127.0.0.1:6962"
+# admin_listen = "127.0.0.1:6963"
+# public_url = "https://log.example.org/audit"
+
+# A member that may append from elsewhere; `translog keys token` makes a token and its digest.
+# [[members]]
+# name = "acme"
+# token_sha256 = "..."
+"""
+
+
+def create_log(directory: Path, *, origin: str, profile: Profile) -> list[VKey]:
+    """Creates keys, store, head and settings in a new directory, all of it or nothing, and returns the public keys.
+
+    Raises SettingsError if the directory has anything in it or the origin cannot be one, StorageError.
+    """
+    if not is_key_name(origin) or len(origin.encode()) > ORIGIN_BYTES_MAX:
+        raise SettingsError(
+            f"{origin!r} cannot be a log's origin",
+            hint=f"a URL without its scheme, as log.example.org/audit: no spaces, no +, at most {ORIGIN_BYTES_MAX} bytes",
+            code="bad-origin",
+        )
+    if profile is Profile.EVENTS:
+        raise SettingsError(
+            "logs of audit events cannot be created by this version yet", hint="use --profile opaque", code="no-events-yet"
+        )
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise SettingsError(
+            f"{directory} exists and is not empty", hint="a log is created once, in a new directory", code="log-exists"
+        )
+    building = directory.with_name(f".{directory.name}.init-{os.getpid()}")
+    try:
+        building.mkdir(mode=0o700, parents=True)
+        try:
+            skeys = create_log_keys(building / "keys", origin=origin, random_bytes=os.urandom)
+            HeadFile.create(building / "head", origin=origin, size=0, root=EMPTY_ROOT)
+            with DirectoryLock(building) as lock:
+                meta = LogMeta(format_version=FORMAT_VERSION, origin=origin, profile=profile)
+                LevelDBStore.create(lock, meta).close()
+            _write_settings(building / FILE_NAME, origin=origin, profile=profile)
+            sync_directory(building)
+            building.replace(directory)
+            sync_directory(directory.absolute().parent)
+        except BaseException:
+            shutil.rmtree(building, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise StorageError(f"cannot create {directory}: {error.strerror or error}") from error
+    return [skey.vkey for skey in skeys]
+
+
+def _write_settings(path: Path, *, origin: str, profile: Profile) -> None:
+    quoted = '"' + origin.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    with path.open("x", encoding="utf-8") as file:
+        file.write(_SETTINGS_TEMPLATE.format(origin=quoted, profile=profile.value))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def resume_log(directory: Path) -> int:
+    """Rewrites DIR/head from the store and lifts its hold, on the owner's word that nothing newer was signed. Returns the
+    size that may be signed from now on.
+
+    Raises SettingsError, StorageError, CorruptionError, and HeldError where the head itself shows that the word is wrong.
+    """
+    with DirectoryLock(directory) as lock:
+        store = LevelDBStore.open(lock)
+        try:
+            state = store.read_state()
+            reader = TileReader(store, size=state.size, root=state.root)
+            path = directory / "head"
+            head = HeadFile.open(path, origin=store.meta.origin)
+            head.require_not_newer(size=state.size, root_at=lambda size: root_hash(size, reader))
+            head.close()
+            HeadFile.create(path, origin=store.meta.origin, size=state.size, root=state.root)
+            return state.size
+        finally:
+            store.close()
+
+
+class LogServer:
+    """A log being served, from `start` to `stop`."""
+
+    def __init__(self, directory: Path, settings: Settings) -> None:
+        self._directory = directory
+        self._settings = settings
+        self._stack = AsyncExitStack()
+        self.address = ""
+        self.admin_address = ""
+        self.service: LogService
+
+    async def start(self) -> None:
+        """Locks the directory, opens the log, publishes, listens. Raises SettingsError, StorageError, CorruptionError,
+        everything closed again."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
+        settings, stack = self._settings, self._stack
+        lock = stack.enter_context(DirectoryLock(self._directory))
+        meta = await asyncio.to_thread(_read_meta, lock, settings)
+        skeys = read_log_keys(self._directory / "keys", origin=meta.origin)
+        members = Members(settings.members)
+        tls = tls_context(settings.server.tls)
+        self.service = service = LogService(
+            meta=meta,
+            open_store=lambda: LevelDBStore.open(lock),
+            open_head=lambda: HeadFile.open(self._directory / "head", origin=meta.origin),
+            signers=[KeySigner(skey) for skey in skeys],
+            clock=SystemClock(),
+            settings=settings.log,
+            metrics=LogMetrics(),
+        )
+        await service.start()
+        stack.push_async_callback(service.stop, drain_ms=settings.server.drain_timeout_ms)
+        lookup = self._leaf_lookup(meta)
+        vkeys = tuple(skey.vkey for skey in skeys)
+        api = Api(
+            service=service,
+            members=members,
+            settings=settings.server,
+            vkeys=vkeys,
+            policy=format_log_policy(vkeys, url=settings.server.public_url),
+            leaf_lookup=lookup,
+        )
+        public = Listener(public_app(api), settings.server, tls=tls)
+        self.address = await public.start(settings.server.listen)
+        stack.push_async_callback(public.stop)
+        if settings.server.admin_listen:
+            admin = Listener(admin_app(api), settings.server)
+            self.admin_address = await admin.start(settings.server.admin_listen)
+            stack.push_async_callback(admin.stop)
+        if tls is not None:
+            self._run(reload_tls(tls, settings.server.tls))
+
+    def _leaf_lookup(self, meta: LogMeta) -> LeafLookup | None:
+        if not self._settings.log.leaf_lookup:
+            return None
+        path = self._directory / "index" / "leaves.sqlite"
+        lookup = LeafLookup(path, origin=meta.origin, size=self.service.integrated.size)
+        self._stack.callback(lookup.close)
+        self._run(Follower(self.service, lookup).run())
+        return lookup
+
+    def _run(self, coroutine: Coroutine[None, None, None]) -> None:
+        task = asyncio.ensure_future(coroutine)
+
+        async def stop() -> None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+        self._stack.push_async_callback(stop)
+
+    async def stop(self) -> None:
+        """Takes no new connections, finishes what is under way, closes everything."""
+        await self._stack.aclose()
+
+
+def _read_meta(lock: DirectoryLock, settings: Settings) -> LogMeta:
+    """What the store says it is. Raises SettingsError if the settings say otherwise."""
+    store = LevelDBStore.open(lock)
+    meta = store.meta
+    store.close()
+    for name, said, is_ in (("origin", settings.origin, meta.origin), ("profile", settings.profile, meta.profile.value)):
+        if said != is_:
+            raise SettingsError(
+                f"settings say {name} = {said!r}, the store is {is_!r}",
+                hint=f"a log's {name} is fixed: correct translog.toml, or bring the right store back",
+                code="store-of-another-log",
+            )
+    return meta
+
+
+def configure_logging() -> None:
+    """Structured logs, one JSON object a line, on standard error."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )

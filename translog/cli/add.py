@@ -1,0 +1,128 @@
+"""`translog add`: appends opaque entries and saves their receipts."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+
+from translog.cli.options import JSON_OPTION, LOG_OPTION, POLICY_OPTION, TOKEN_OPTION, command_app, read_token
+from translog.core.tile import ENTRY_BYTES_MAX
+from translog.errors import SettingsError, TooLargeError, TranslogError
+
+app = command_app()
+
+BATCH_ENTRIES_MAX = 1_000
+BATCH_BYTES_MAX = 4 * 1024 * 1024
+
+
+@app.command()
+def add(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="What to append; - is standard input.")],
+    log: LOG_OPTION,
+    receipts: Annotated[Path | None, typer.Option(metavar="DIR", help="Save each receipt there as <index>.tlog-proof.")] = None,
+    lines: Annotated[
+        bool, typer.Option("--lines", help="Every line, without its newline, is an entry, not every file.")
+    ] = False,
+    policy: POLICY_OPTION = None,
+    token_file: TOKEN_OPTION = None,
+    as_json: JSON_OPTION = False,
+) -> None:
+    """Append entries, in order, and verify and save their receipts.
+
+    Entries go in batches, each all or nothing. If one fails, those before it are in the log and their receipts are saved; the
+    message says how many. An append whose outcome is unknown is not repeated.
+    """
+    if receipts is not None:
+        _prepare(receipts)
+    entries = (entry for name in files for entry in _read(name, lines=lines))
+    added = asyncio.run(_add(entries, log, receipts, policy, token_file))
+    if as_json:
+        typer.echo(json.dumps({"ok": True, "count": len(added), "indexes": added}))
+    elif added:
+        typer.echo(f"added {len(added)} entries, indexes {added[0]} to {added[-1]}")
+    else:
+        typer.echo("there was nothing to add")
+
+
+async def _add(
+    entries: Iterable[bytes], log: str, receipts: Path | None, policy_path: Path | None, token_file: Path | None
+) -> list[int]:
+    from translog.cli.progress import counting
+    from translog.cli.trust import choose_policy
+    from translog.client.submit import Submitter
+
+    added: list[int] = []
+    async with Submitter(log, token=read_token(token_file)) as submitter:
+        policy = await choose_policy(policy_path, submitter)
+        with counting("adding") as count:
+            try:
+                for batch in _batches(entries):
+                    for appended in await submitter.append(batch, policy):
+                        added.append(appended.index)
+                        if receipts is not None:
+                            _save(receipts / f"{appended.index}.tlog-proof", appended.receipt)
+                    count(len(added))
+            except TranslogError as error:
+                done = f"{len(added)} entries were added before" + (f" (the last is {added[-1]})" if added else "")
+                error.hint = f"{error.hint}; {done}" if error.hint else done
+                raise
+    return added
+
+
+def _batches(entries: Iterable[bytes]) -> Iterator[list[bytes]]:
+    batch: list[bytes] = []
+    size = 0
+    for entry in entries:
+        if len(entry) > ENTRY_BYTES_MAX:
+            raise TooLargeError(f"an entry has more than the {ENTRY_BYTES_MAX} bytes possible", code="entry-too-large")
+        if batch and (len(batch) == BATCH_ENTRIES_MAX or size + len(entry) > BATCH_BYTES_MAX):
+            yield batch
+            batch, size = [], 0
+        batch.append(entry)
+        size += len(entry)
+    if batch:
+        yield batch
+
+
+def _read(name: str, *, lines: bool) -> Iterator[bytes]:
+    try:
+        if name == "-":
+            yield from _split(sys.stdin.buffer, lines=lines)
+        else:
+            with Path(name).open("rb") as file:
+                yield from _split(file, lines=lines)
+    except OSError as error:
+        raise SettingsError(f"cannot read {name}: {error.strerror}") from None
+
+
+def _split(file: BinaryIO, *, lines: bool) -> Iterator[bytes]:
+    if not lines:
+        yield file.read(ENTRY_BYTES_MAX + 1)
+        return
+    while line := file.readline(ENTRY_BYTES_MAX + 2):
+        yield line.removesuffix(b"\n")
+
+
+def _prepare(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"cannot create {directory}: {error.strerror}") from None
+
+
+def _save(path: Path, receipt: bytes) -> None:
+    """Writes a receipt. One that is there already is left alone if it is the same, and never overwritten."""
+    try:
+        with path.open("xb") as file:
+            file.write(receipt)
+    except FileExistsError:
+        if path.read_bytes() != receipt:
+            raise SettingsError(
+                f"{path} is there already, and is of another log or checkpoint", hint="save receipts in a directory per log"
+            ) from None
+    except OSError as error:
+        raise SettingsError(f"cannot write {path}: {error.strerror}") from None

@@ -1,0 +1,74 @@
+"""Options that several commands share, and what they read: small files and policies."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from translog.core.policy import POLICY_BYTES_MAX, Policy, parse_policy
+from translog.errors import MalformedError, SettingsError
+
+JSON_OPTION = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+LOG_OPTION = Annotated[str, typer.Option("--log", metavar="URL", help="The log's URL.")]
+OUTPUT_OPTION = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to this file instead of standard output.")
+]
+TOKEN_OPTION = Annotated[
+    Path | None, typer.Option("--token-file", metavar="FILE", help="File with the token to send, for logs that ask for one.")
+]
+POLICY_OPTION = Annotated[
+    Path | None,
+    typer.Option("--policy", metavar="FILE", help="The tlog-policy file to trust; without it, the log is taken at its word."),
+]
+
+
+def command_app(*, no_args_is_help: bool = False) -> typer.Typer:
+    """The Typer application of a command's module."""
+    return typer.Typer(
+        add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=no_args_is_help
+    )
+
+
+def read_file(path: Path, *, bytes_max: int, what: str) -> bytes:
+    """A file's bytes. Raises SettingsError if it cannot be read, MalformedError if it is larger than `bytes_max`."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(bytes_max + 1)
+    except OSError as error:
+        raise SettingsError(f"cannot read {what} {path}: {error.strerror}") from None
+    if len(data) > bytes_max:
+        raise MalformedError(f"{what} {path} is larger than {bytes_max} bytes")
+    return data
+
+
+def read_policy(path: Path) -> Policy:
+    """A policy file. Raises SettingsError, or MalformedError naming file and line."""
+    data = read_file(path, bytes_max=POLICY_BYTES_MAX, what="the policy")
+    try:
+        return parse_policy(data)
+    except MalformedError as error:
+        raise MalformedError(f"{path}: {error.detail}", hint=error.hint) from None
+
+
+def read_token(path: Path | None) -> str | None:
+    """The token in a file, None for no file. Raises SettingsError."""
+    if path is None:
+        return None
+    try:
+        token = read_file(path, bytes_max=1_024, what="the token").decode("ascii").strip()
+    except (UnicodeDecodeError, MalformedError):
+        raise SettingsError(f"{path} holds no token") from None
+    if not token:
+        raise SettingsError(f"{path} is empty")
+    return token
+
+
+def write_output(data: bytes, output: Path | None) -> None:
+    """Writes to the file, or to standard output. Raises SettingsError."""
+    if output is None:
+        typer.get_binary_stream("stdout").write(data)
+        return
+    try:
+        output.write_bytes(data)
+    except OSError as error:
+        raise SettingsError(f"cannot write {output}: {error.strerror}") from None

@@ -1,0 +1,155 @@
+"""`translog verify`: verifies receipts, offline. Needs no network and no server packages.
+
+Rules: nothing is believed but the policy; the entry must be at hand, for a receipt proves nothing without it; every receipt
+given must hold, or the exit code is 1.
+"""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from translog.cli.describe import checkpoint_document, describe_checkpoint
+from translog.cli.options import JSON_OPTION, command_app, read_file, read_policy
+from translog.core.merkle import hash_leaf
+from translog.core.policy import Policy, VerifiedCheckpoint, verify_checkpoint
+from translog.core.proof import RECEIPT_BYTES_MAX, VerifiedReceipt, parse_receipt, verify_receipt_under
+from translog.core.tile import ENTRY_BYTES_MAX
+from translog.errors import MalformedError, SettingsError, TranslogError, VerificationError
+
+app = command_app()
+
+_AGE = re.compile(r"([1-9][0-9]{0,8})([smhd])", re.ASCII)
+_UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_FUTURE_S_MAX = 300
+"""How far ahead a signature's time may be of this machine's clock when an age is asked for."""
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="A receipt; with --lines a directory of receipts.")],
+    policy: Annotated[Path, typer.Option(metavar="FILE", help="The tlog-policy file to trust.")],
+    entry: Annotated[Path | None, typer.Option(metavar="FILE", help="The entry the receipt is for.")] = None,
+    lines: Annotated[
+        bool,
+        typer.Option("--lines", help="The lines of --entry are entries, in the order of the receipts' indexes in DIR."),
+    ] = False,
+    max_age: Annotated[
+        str | None, typer.Option(metavar="D", help="Refuse checkpoints signed longer ago than this: 90s, 15m, 12h, 30d.")
+    ] = None,
+    as_json: JSON_OPTION = False,
+) -> None:
+    """Verify that an entry is in the log: the policy accepts the receipt's checkpoint, and the receipt proves the entry in
+    it. Works offline, years later."""
+    if entry is None:
+        raise typer.BadParameter("a receipt proves an entry: give it with --entry FILE")
+    if lines != file.is_dir():
+        raise typer.BadParameter("a directory of receipts and --lines go together")
+    age_s = None if max_age is None else _parse_age(max_age)
+    trusted = read_policy(policy)
+    receipts = _receipts(file) if lines else [file]
+    entries = _entries(entry, lines=lines)
+    checker = _Checker(trusted, age_s)
+    verified = None
+    for path in receipts:
+        data = next(entries, None)
+        if data is None:
+            raise MalformedError(f"{entry} has fewer lines than the {len(receipts)} receipts in {file}")
+        verified = checker.check(path, data)
+    if next(entries, None) is not None:
+        raise MalformedError(f"{entry} has more lines than the {len(receipts)} receipts in {file}")
+    if verified is not None:
+        _report(verified, len(receipts), checker, as_json=as_json)
+
+
+class _Checker:
+    """Verifies receipts; the checkpoints they share, once each."""
+
+    def __init__(self, policy: Policy, age_s: int | None) -> None:
+        self._policy = policy
+        self._age_s = age_s
+        self.checkpoints: dict[bytes, VerifiedCheckpoint] = {}
+
+    def check(self, path: Path, entry: bytes) -> VerifiedReceipt:
+        """Raises what is wrong, naming the file."""
+        try:
+            receipt = parse_receipt(read_file(path, bytes_max=RECEIPT_BYTES_MAX, what="the receipt"))
+            checkpoint = self.checkpoints.get(receipt.checkpoint)
+            if checkpoint is None:
+                checkpoint = verify_checkpoint(receipt.checkpoint, self._policy)
+                _require_age(checkpoint, self._age_s)
+                self.checkpoints[receipt.checkpoint] = checkpoint
+            return verify_receipt_under(receipt, leaf_hash=hash_leaf(entry), checkpoint=checkpoint)
+        except (MalformedError, VerificationError) as error:
+            raise _named(path, error) from None
+
+
+def _named(path: Path, error: TranslogError) -> TranslogError:
+    hints = {
+        "not-included": "the entry is not the one this receipt is for, or one of the two was changed",
+        "bad-signature": "the receipt was changed, or the policy is for another log",
+        "unknown-log": "the receipt is of another log than the policy is for",
+        "unknown-key": "the log signed with a key the policy does not list: get a current policy from someone you trust",
+        "malformed": "the receipt was changed or cut short",
+    }
+    hint = error.hint or hints.get(error.code, "")
+    return type(error)(f"{path}: {error.detail}", hint=hint, code=error.code)
+
+
+def _require_age(checkpoint: VerifiedCheckpoint, age_s: int | None) -> None:
+    if age_s is None:
+        return
+    times = [item.time_s for item in (*checkpoint.cosigned, *checkpoint.signed) if item.time_s is not None]
+    now_s = int(time.time())
+    if not times:
+        raise VerificationError("no signature states a time, so its age is not known", code="no-time")
+    if max(times) > now_s + _FUTURE_S_MAX:
+        raise VerificationError("a signature is from the future, by this machine's clock", code="future-time")
+    if max(times) < now_s - age_s:
+        raise VerificationError(f"the checkpoint was signed {now_s - max(times)} s ago, longer than {age_s} s", code="too-old")
+
+
+def _parse_age(text: str) -> int:
+    match = _AGE.fullmatch(text)
+    if match is None:
+        raise typer.BadParameter("an age is a number and a unit: 90s, 15m, 12h, 30d")
+    return int(match[1]) * _UNIT_S[match[2]]
+
+
+def _receipts(directory: Path) -> list[Path]:
+    numbered = [
+        (int(path.stem), path) for path in directory.glob("*.tlog-proof") if path.stem.isascii() and path.stem.isdigit()
+    ]
+    if not numbered:
+        raise SettingsError(f"there are no receipts (<index>.tlog-proof) in {directory}")
+    return [path for _, path in sorted(numbered)]
+
+
+def _entries(path: Path, *, lines: bool) -> Iterator[bytes]:
+    if not lines:
+        yield read_file(path, bytes_max=ENTRY_BYTES_MAX, what="the entry")
+        return
+    try:
+        with path.open("rb") as file:
+            while line := file.readline(ENTRY_BYTES_MAX + 2):
+                yield line.removesuffix(b"\n")
+    except OSError as error:
+        raise SettingsError(f"cannot read the entries {path}: {error.strerror}") from None
+
+
+def _report(verified: VerifiedReceipt, count: int, checker: _Checker, *, as_json: bool) -> None:
+    if as_json:
+        checkpoints = [checkpoint_document(checkpoint) for checkpoint in checker.checkpoints.values()]
+        document = {"ok": True, "count": count, "checkpoints": checkpoints}
+        typer.echo(json.dumps(document | ({"index": verified.index} if count == 1 else {})))
+        return
+    if count == 1:
+        typer.echo(f"OK: entry {verified.index} is in the log")
+    else:
+        typer.echo(f"OK: all {count} entries are in the log, under {len(checker.checkpoints)} checkpoints; the last one:")
+    for line in describe_checkpoint(verified.checkpoint):
+        typer.echo(f"  {line}")

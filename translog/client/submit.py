@@ -1,0 +1,148 @@
+"""Appends opaque entries to a translog and brings back receipts.
+
+Rules: a receipt is verified against the entry it is for, under the policy, before it is handed out; an append whose outcome
+is unknown is reported and not repeated, since opaque entries have nothing to tell a duplicate by.
+"""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from translog.client.transport import Transport
+from translog.core.keys import VKey, parse_vkey
+from translog.core.merkle import hash_leaf
+from translog.core.note import NOTE_BYTES_MAX
+from translog.core.policy import Policy, verify_checkpoint
+from translog.core.proof import RECEIPT_BYTES_MAX, Receipt, format_receipt, parse_receipt, verify_receipt, verify_receipt_under
+from translog.core.tile import encode_bundle
+from translog.core.wire import HASH_BYTES, decode_base64
+from translog.errors import InclusionError, RemoteError
+
+_ANSWER_BYTES_MAX = 64 * 1024 * 1024
+_LOG_BYTES_MAX = 1024 * 1024
+_PUBLISH_WAIT_S = 60.0
+_PUBLISH_POLL_S = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogInfo:
+    """What a log says of itself, unverified."""
+
+    origin: str
+    vkeys: tuple[VKey, ...]
+    published_size: int
+    integrated_size: int
+    entries_per_request_max: int
+    body_bytes_max: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Appended:
+    """An entry in the log: its index, and its receipt, a tlog-proof file."""
+
+    index: int
+    receipt: bytes
+
+
+class Submitter:
+    """Appends to one log. Use as an async context manager."""
+
+    def __init__(self, url: str, *, token: str | None = None) -> None:
+        self._transport = Transport(url, token=token)
+
+    async def __aenter__(self) -> "Submitter":
+        await self._transport.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._transport.__aexit__(exc_type, exc, traceback)
+
+    async def info(self) -> LogInfo:
+        """`GET /v1/log`. Raises RemoteError, also where the answer is not a translog's."""
+        document = _document(await self._transport.get("v1/log", bytes_max=_LOG_BYTES_MAX))
+        try:
+            return LogInfo(
+                origin=str(document["origin"]),
+                vkeys=tuple(parse_vkey(str(vkey)) for vkey in document["vkeys"]),
+                published_size=int(document["published_size"]),
+                integrated_size=int(document["integrated_size"]),
+                entries_per_request_max=int(document["limits"]["entries_per_request_max"]),
+                body_bytes_max=int(document["limits"]["body_bytes_max"]),
+            )
+        except (KeyError, TypeError, ValueError):
+            raise _not_a_log(self._transport.url) from None
+
+    async def append(self, entries: Sequence[bytes], policy: Policy) -> list[Appended]:
+        """Appends a batch, all or nothing, waits until it is published, and verifies every receipt.
+
+        Raises TooLargeError for an entry that no log takes; RemoteError, with code `outcome-unknown` where the entries may
+        have been logged all the same; VerificationError where the log's receipts do not hold.
+        """
+        answer = await self._transport.post(
+            "v1/entries?receipts=full",
+            encode_bundle(entries),
+            content_type="application/octet-stream",
+            bytes_max=_ANSWER_BYTES_MAX,
+        )
+        document = _document(answer.body)
+        try:
+            first, count = int(document["first"]), int(document["count"])
+            if count != len(entries):
+                raise ValueError
+            if document["checkpoint"] is None:
+                return [await self._wait(first + n, entry, policy) for n, entry in enumerate(entries)]
+            note = str(document["checkpoint"]).encode()
+            proofs = [tuple(decode_base64(h, size=HASH_BYTES) for h in result["proof"]) for result in document["results"]]
+        except (KeyError, TypeError, ValueError):
+            raise _not_a_log(self._transport.url) from None
+        verified = verify_checkpoint(note, policy)
+        appended = []
+        for n, (entry, proof) in enumerate(zip(entries, proofs, strict=True)):
+            receipt = Receipt(index=first + n, proof=proof, checkpoint=note)
+            verify_receipt_under(receipt, leaf_hash=hash_leaf(entry), checkpoint=verified)
+            appended.append(Appended(index=first + n, receipt=format_receipt(receipt)))
+        return appended
+
+    async def _wait(self, index: int, entry: bytes, policy: Policy) -> Appended:
+        deadline = asyncio.get_running_loop().time() + _PUBLISH_WAIT_S
+        while True:
+            try:
+                data = await self.receipt(index)
+                break
+            except RemoteError as error:
+                if error.code != "not-published" or asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(_PUBLISH_POLL_S)
+        receipt = parse_receipt(data)
+        if receipt.index != index:
+            raise InclusionError(f"asked for the receipt of entry {index}, got that of {receipt.index}")
+        verify_receipt(receipt, leaf_hash=hash_leaf(entry), policy=policy)
+        return Appended(index=index, receipt=data)
+
+    async def receipt(self, index: int) -> bytes:
+        """`GET /v1/receipts/<index>`, unverified: the log does not say for which entry. Raises RemoteError."""
+        return await self._transport.get(f"v1/receipts/{index}", bytes_max=RECEIPT_BYTES_MAX)
+
+    async def checkpoint(self, *, size: int | None = None) -> bytes:
+        """The latest checkpoint, or the kept one of `size`, unverified. Raises RemoteError."""
+        query = "" if size is None else f"?size={size}"
+        return await self._transport.get(f"v1/checkpoint{query}", bytes_max=NOTE_BYTES_MAX)
+
+
+def _document(body: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise RemoteError("the answer is not JSON: is this a translog?")
+    return document
+
+
+def _not_a_log(url: str) -> RemoteError:
+    return RemoteError(f"{url} does not answer as a translog does", hint="is the URL right, without a path like /checkpoint?")

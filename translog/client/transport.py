@@ -1,0 +1,138 @@
+"""HTTP requests to a log: bounded, retried where that is safe, every failure a RemoteError.
+
+Rules: an answer is read up to a limit, also after decompression; a GET is tried again on 429, 502, 503, 504 and lost
+connections, honouring Retry-After; a POST only where the log says that nothing was written; redirects are not followed,
+which keeps a token from travelling to another host.
+"""
+
+import asyncio
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+
+import aiohttp
+
+from translog.core.wire import parse_decimal
+from translog.errors import MalformedError, RemoteError
+
+TRIES_MAX = 5
+WAIT_MS_MAX = 30_000
+_WAIT_MS_FIRST = 200
+_RETRY_STATUSES = frozenset({429, 502, 503, 504})
+_UNWRITTEN_CODES = frozenset({"pool-full", "not-open", "clock-jumped"})
+"""Problem codes of a translog that say an append was not written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A complete answer."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+
+class Transport:
+    """Requests below one URL prefix. Use as an async context manager."""
+
+    def __init__(self, url: str, *, token: str | None = None, timeout_ms: int = 30_000) -> None:
+        """Raises MalformedError unless `url` is http or https."""
+        if not url.startswith(("http://", "https://")):
+            raise MalformedError(f"not a log's URL: {url[:80]!r}", hint="it starts with http:// or https://")
+        self.url = url.rstrip("/")
+        self._token = token
+        self._timeout = aiohttp.ClientTimeout(total=timeout_ms / 1000)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> "Transport":
+        headers = {"Accept-Encoding": "gzip, identity", "User-Agent": "translog"}
+        if self._token is not None:
+            headers["Authorization"] = f"Bearer {self._token}"
+        self._session = aiohttp.ClientSession(headers=headers, timeout=self._timeout)
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def get(self, path: str, *, bytes_max: int) -> bytes:
+        """The body of a 200 answer. Raises RemoteError, with the status where there was an answer."""
+        answer = await self._with_retries("GET", path, None, {}, bytes_max)
+        return answer.body
+
+    async def post(self, path: str, body: bytes, *, content_type: str, bytes_max: int) -> Answer:
+        """A 200 or 202 answer. Raises RemoteError, code `outcome-unknown` where it may have been written all the same."""
+        return await self._with_retries("POST", path, body, {"Content-Type": content_type}, bytes_max)
+
+    async def _with_retries(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str], bytes_max: int
+    ) -> Answer:
+        wait_ms = _WAIT_MS_FIRST
+        for attempt in range(1, TRIES_MAX + 1):
+            try:
+                return await self._once(method, path, body, headers, bytes_max)
+            except RemoteError as error:
+                if attempt == TRIES_MAX or not _may_retry(method, error):
+                    raise
+                pause_ms = error.retry_after_ms or wait_ms
+                await asyncio.sleep(min(pause_ms, WAIT_MS_MAX) * random.uniform(1, 1.25) / 1000)  # noqa: S311  # jitter
+                wait_ms *= 2
+        raise RemoteError("unreachable")
+
+    async def _once(self, method: str, path: str, body: bytes | None, headers: dict[str, str], bytes_max: int) -> Answer:
+        if self._session is None:
+            raise RemoteError("the connection is not open")
+        url = f"{self.url}/{path.lstrip('/')}"
+        try:
+            async with self._session.request(method, url, data=body, headers=headers, allow_redirects=False) as response:
+                data = bytearray()
+                async for chunk in response.content.iter_any():
+                    data += chunk
+                    if len(data) > bytes_max:
+                        raise RemoteError(f"{url} answers with more than {bytes_max} bytes", status=response.status)
+                answer = Answer(status=response.status, body=bytes(data), headers=dict(response.headers))
+        except (aiohttp.ClientConnectorError, aiohttp.InvalidURL) as error:
+            raise RemoteError(f"cannot reach {self.url}: {error}", hint="is the log running, and the URL right?") from None
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            lost = f"the connection to {self.url} was lost: {error or type(error).__name__}"
+            if method == "GET":
+                raise RemoteError(lost) from None
+            raise RemoteError(
+                f"{lost}; whether the entries were logged is not known",
+                hint="look for them before sending them again",
+                code="outcome-unknown",
+            ) from None
+        if answer.status not in (200, 202):
+            raise _refused(url, answer)
+        return answer
+
+
+def _may_retry(method: str, error: RemoteError) -> bool:
+    if method == "GET":
+        return error.status is None or error.status in _RETRY_STATUSES
+    return error.status in (429, 503) and error.code in _UNWRITTEN_CODES
+
+
+def _refused(url: str, answer: Answer) -> RemoteError:
+    """The error an answer states, if it is problem+json, else its status."""
+    code, detail, hint = "", "", ""
+    try:
+        document = json.loads(answer.body)
+        code, detail, hint = (str(document.get(name) or "") for name in ("code", "detail", "hint"))
+    except (ValueError, AttributeError, RecursionError):
+        pass
+    try:
+        retry_after_ms = 1000 * parse_decimal(answer.headers.get("Retry-After", ""), maximum=86_400)
+    except MalformedError:
+        retry_after_ms = None
+    return RemoteError(
+        f"{url} answers {answer.status}: {detail[:500] or 'no reason given'}",
+        status=answer.status,
+        hint=hint[:500],
+        code=code[:64],
+        retry_after_ms=retry_after_ms,
+    )

@@ -1,0 +1,72 @@
+"""Settings: DIR/translog.toml, then `TRANSLOG_*` in the environment, then options of the command line.
+
+Rules: one section per package, declared by the package that reads it and handed to it whole; an unknown key is an error; no
+secret is ever a setting, only paths to secrets and digests of them. `TRANSLOG_SERVER__LISTEN` is `listen` in `[server]`.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from translog.errors import SettingsError
+from translog.identity.principal import MemberSettings
+from translog.log.settings import LogSettings
+from translog.server.settings import ServerSettings
+
+FILE_NAME = "translog.toml"
+
+
+class Settings(BaseSettings):
+    """All settings of a log."""
+
+    model_config = SettingsConfigDict(env_prefix="TRANSLOG_", env_nested_delimiter="__", extra="forbid", frozen=True)
+
+    origin: str = ""
+    profile: str = ""
+    server: ServerSettings = ServerSettings()
+    log: LogSettings = LogSettings()
+    members: tuple[MemberSettings, ...] = ()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment before what `read_settings` passes, which is the file."""
+        return env_settings, init_settings
+
+
+def read_settings(directory: Path, overrides: dict[str, dict[str, Any]] | None = None) -> Settings:
+    """The settings of the log in `directory`; `overrides` by section win over file and environment.
+
+    Raises SettingsError naming the file and the key that is wrong.
+    """
+    path = directory / FILE_NAME
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(
+            f"there is no {path}", hint=f"is {directory} a log's directory? `translog init` creates one", code="no-settings"
+        ) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"cannot read {path}: {error}", code="bad-settings") from None
+    try:
+        settings = Settings(**document)
+        for section, values in (overrides or {}).items():
+            present = getattr(settings, section)
+            changed = type(present).model_validate({**present.model_dump(), **values})
+            settings = settings.model_copy(update={section: changed})
+        return settings
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise SettingsError(
+            f"{path} (or the environment): {where}: {first['msg']}", hint="README.md lists every setting", code="bad-settings"
+        ) from None

@@ -1,0 +1,1 @@
+"""Views derived from the log: each can be deleted and rebuilt."""

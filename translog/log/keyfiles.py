@@ -1,0 +1,80 @@
+"""Private keys in files: DIR/keys/log-ed25519.skey and log-mldsa44.skey.
+
+Rules: mode 0600 in a directory of mode 0700, and refused otherwise; written once, durably, never over an existing file;
+never shown. Losing them ends the log's ability to sign, so they belong in a backup of their own.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from translog.core.keys import SEED_BYTES, KeyType, SKey, format_skey, parse_skey
+from translog.errors import MalformedError, SettingsError, StorageError
+from translog.log.head import sync_directory
+
+LOG_KEY_FILES = {KeyType.COSIGNATURE_MLDSA44: "log-mldsa44.skey", KeyType.ED25519: "log-ed25519.skey"}
+"""By type; the first is the one policies ask for."""
+_KEY_FILE_BYTES_MAX = 8_192
+
+
+def create_log_keys(directory: Path, *, origin: str, random_bytes: Callable[[int], bytes]) -> list[SKey]:
+    """Makes and writes a key of each type under `directory`. Raises SettingsError if one is there, StorageError."""
+    try:
+        directory.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot create {directory}: {error.strerror}") from error
+    skeys = []
+    for key_type, name in LOG_KEY_FILES.items():
+        skey = SKey(name=origin, type=key_type, seed=random_bytes(SEED_BYTES))
+        write_skey(directory / name, skey)
+        skeys.append(skey)
+    return skeys
+
+
+def write_skey(path: Path, skey: SKey) -> None:
+    """Writes a private key, durably. Raises SettingsError if the file exists, StorageError."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(format_skey(skey) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        sync_directory(path.parent)
+    except FileExistsError:
+        raise SettingsError(f"there is a key in {path} already", hint="keys are never overwritten", code="key-exists") from None
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}") from error
+
+
+def read_log_keys(directory: Path, *, origin: str) -> list[SKey]:
+    """The log's keys that are there, at least one. Raises SettingsError."""
+    skeys = [read_skey(path) for name in LOG_KEY_FILES.values() if (path := directory / name).exists()]
+    if not skeys:
+        raise SettingsError(
+            f"there is no key in {directory}",
+            hint=f"bring {' and '.join(LOG_KEY_FILES.values())} back from their backup",
+            code="no-keys",
+        )
+    for skey in skeys:
+        if skey.name != origin:
+            raise SettingsError(
+                f"a key in {directory} is named {skey.name!r}, this log is {origin!r}", hint="bring this log's own keys back"
+            )
+    return skeys
+
+
+def read_skey(path: Path) -> SKey:
+    """A private key. Raises SettingsError for a file that others may read, or that holds none."""
+    try:
+        mode = path.stat().st_mode
+        if mode & 0o077:
+            raise SettingsError(
+                f"{path} may be read by others (mode {mode & 0o777:04o})", hint=f"chmod 600 {path}", code="key-mode"
+            )
+        with path.open("rb") as file:
+            text = file.read(_KEY_FILE_BYTES_MAX).decode("ascii").removesuffix("\n")
+        return parse_skey(text)
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}") from None
+    except (UnicodeDecodeError, MalformedError):
+        raise SettingsError(f"{path} holds no private key", hint="bring it back from its backup", code="bad-key") from None

@@ -1,0 +1,1 @@
+"""The HTTP interface: one aiohttp application, one module per API."""

@@ -1,0 +1,121 @@
+"""The aiohttp applications, public and admin, made from the route tables.
+
+Rules: every request passes one middleware, which finds out who asks, turns errors into problem+json, counts and logs; no
+handler sees an unauthenticated credential; what a handler did not foresee is a 500 with a log line and without details.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from http import HTTPStatus
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+from prometheus_client import Counter, Histogram
+
+from translog.errors import TranslogError
+from translog.identity.principal import ANONYMOUS
+from translog.server import entries_api, log_api, ops_api, tiles_api
+from translog.server.api import API, JSON, NO_STORE, PRINCIPAL, Api, Handler, Route
+from translog.server.auth import authenticate
+from translog.server.openapi import openapi_document
+from translog.server.problem import http_problem, internal_problem, problem
+
+_logger = structlog.get_logger()
+
+_Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+async def get_openapi(api: Api, request: web.Request) -> web.Response:
+    return web.json_response(
+        openapi_document(PUBLIC_ROUTES, origin=api.service.meta.origin), headers={"Cache-Control": NO_STORE}
+    )
+
+
+PUBLIC_ROUTES = (
+    *tiles_api.ROUTES,
+    *log_api.ROUTES,
+    *entries_api.ROUTES,
+    *ops_api.ROUTES,
+    Route(
+        method="GET",
+        path="/openapi.json",
+        handler=get_openapi,
+        summary="This document",
+        answers={200: ("OpenAPI 3.1.", JSON, None)},
+    ),
+)
+
+
+def public_app(api: Api) -> web.Application:
+    """The public interface."""
+    return _app(api, PUBLIC_ROUTES, authenticated=True)
+
+
+def admin_app(api: Api) -> web.Application:
+    """Metrics, health and operator actions."""
+    return _app(api, ops_api.ADMIN_ROUTES, authenticated=False)
+
+
+def _app(api: Api, routes: Iterable[Route], *, authenticated: bool) -> web.Application:
+    app = web.Application(middlewares=[_middleware(api, "public" if authenticated else "admin", authenticated=authenticated)])
+    app[API] = api
+    for route in routes:
+        app.router.add_route(route.method, route.path, _bind(route.handler))
+        if route.method == "GET":
+            app.router.add_route("HEAD", route.path, _bind(route.handler))
+    return app
+
+
+def _bind(handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def bound(request: web.Request) -> web.StreamResponse:
+        return await handler(request.app[API], request)
+
+    return bound
+
+
+def _middleware(api: Api, listener: str, *, authenticated: bool) -> Middleware:
+    requests = Counter(
+        f"translog_{listener}_requests",
+        f"Requests to the {listener} listener.",
+        ["method", "route", "status"],
+        registry=api.service.metrics.registry,
+    )
+    seconds = Histogram(
+        f"translog_{listener}_request_seconds",
+        f"Time to answer on the {listener} listener.",
+        ["route"],
+        registry=api.service.metrics.registry,
+    )
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: _Next) -> web.StreamResponse:
+        begin = time.perf_counter()
+        response = await _answer(request, handler)
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource is not None else "none"
+        method = request.method if request.method in _METHODS else "other"
+        requests.labels(method, route, response.status).inc()
+        seconds.labels(route).observe(time.perf_counter() - begin)
+        if api.settings.access_log or response.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            _logger.info("request", method=method, path=request.path[:200], status=response.status, peer=request.remote)
+        return response
+
+    async def _answer(request: web.Request, handler: _Next) -> web.StreamResponse:
+        try:
+            request[PRINCIPAL] = authenticate(request, api.members, api.settings) if authenticated else ANONYMOUS
+            return await handler(request)
+        except TranslogError as error:
+            return problem(error)
+        except web.HTTPException as error:
+            return http_problem(error)
+        except ConnectionError:
+            raise
+        except Exception:
+            _logger.exception("a request failed unexpectedly", method=request.method, path=request.path[:200])
+            return internal_problem()
+
+    return middleware
+
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})

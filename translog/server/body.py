@@ -1,0 +1,88 @@
+"""Reads request bodies: bounded as sent, bounded decompressed, in bounded time.
+
+Rules: gzip and zstd only, any other Content-Encoding is 415; a body that is cut short or continues after its end is
+malformed. The application runs with aiohttp's own decompression off, so that both limits are ours.
+"""
+
+import asyncio
+import sys
+import zlib
+from typing import Protocol
+
+from aiohttp import web
+
+from translog.errors import MalformedError, TooLargeError, UnsupportedMediaError
+from translog.server.settings import ServerSettings
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+ENCODINGS = ("gzip", "zstd")
+
+
+class _Decompressor(Protocol):
+    """What zlib and zstd decompressors have in common here."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+
+
+async def read_body(request: web.Request, settings: ServerSettings) -> bytes:
+    """The whole body, decompressed. Raises TooLargeError, MalformedError, UnsupportedMediaError."""
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("identity", *ENCODINGS):
+        raise UnsupportedMediaError(
+            "this Content-Encoding is not supported",
+            hint=f"send one of {', '.join(ENCODINGS)}, or none",
+            code="unsupported-encoding",
+        )
+    declared = request.content_length
+    if declared is not None and declared > settings.body_bytes_max:
+        raise _too_large(settings.body_bytes_max)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(settings.body_timeout_ms / 1000):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > settings.body_bytes_max:
+                    raise _too_large(settings.body_bytes_max)
+    except TimeoutError:
+        raise MalformedError(f"the body did not arrive within {settings.body_timeout_ms} ms", code="body-timeout") from None
+    except web.RequestPayloadError:
+        raise MalformedError("the body ended before its declared length", code="body-cut-short") from None
+    if encoding == "identity":
+        return bytes(body)
+    return await asyncio.to_thread(decompress, bytes(body), encoding, size_max=settings.decoded_bytes_max)
+
+
+def decompress(data: bytes, encoding: str, *, size_max: int) -> bytes:
+    """Every member or frame of `data`. Raises TooLargeError as soon as the result exceeds `size_max`, MalformedError."""
+    parts: list[bytes] = []
+    size = 0
+    while data or not parts:
+        decompressor: _Decompressor = zlib.decompressobj(wbits=31) if encoding == "gzip" else zstd.ZstdDecompressor()
+        try:
+            part = decompressor.decompress(data, size_max - size + 1)
+        except (zlib.error, zstd.ZstdError):
+            raise MalformedError(f"the body is not valid {encoding}", code="bad-compression") from None
+        size += len(part)
+        if size > size_max:
+            raise TooLargeError(
+                f"the body is larger than {size_max} bytes when decompressed",
+                hint="send smaller batches",
+                code="body-too-large",
+            )
+        if not decompressor.eof:
+            raise MalformedError(f"the {encoding} body is cut short", code="bad-compression")
+        parts.append(part)
+        data = decompressor.unused_data
+    return b"".join(parts)
+
+
+def _too_large(size_max: int) -> TooLargeError:
+    return TooLargeError(f"the body is larger than {size_max} bytes", hint="send smaller batches", code="body-too-large")

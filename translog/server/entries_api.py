@@ -1,0 +1,205 @@
+"""Appending opaque entries: `POST /add` and `POST /v1/entries`.
+
+Rules: deny by default; an entry is 0 to 65,535 bytes; a batch is all or nothing, checked whole before anything of it is
+queued; the answer says `published` (200, in a checkpoint) or, past the deadline, `durable` (202, committed, with where the
+receipt will be). A write of unknown outcome says so (503 outcome-unknown) and is never retried here.
+"""
+
+import asyncio
+from enum import StrEnum
+
+from aiohttp import web
+from pydantic import BaseModel, Field
+
+from translog.core.tile import ENTRY_BYTES_MAX, decode_bundle
+from translog.core.wire import encode_base64
+from translog.errors import MalformedError, NotFoundError, StorageError, TooLargeError, UnsupportedMediaError
+from translog.identity.principal import Permission, require
+from translog.log.pool import Sequenced
+from translog.log.reader import Reader
+from translog.server.api import JSON, NDJSON, NO_STORE, OCTETS, PLAIN_TEXT, PRINCIPAL, Api, Route, json_response, parse_query
+from translog.server.body import read_body
+from translog.storage.store import Profile
+
+
+class Ack(StrEnum):
+    """What an append waits for."""
+
+    DURABLE = "durable"
+    PUBLISHED = "published"
+
+
+class Receipts(StrEnum):
+    """What a result carries beside its index."""
+
+    NONE = "none"
+    INDEX = "index"
+    FULL = "full"
+
+
+class AppendQuery(BaseModel):
+    ack: Ack = Field(Ack.PUBLISHED, description="Answer when committed, or when in a checkpoint.")
+    receipts: Receipts = Field(
+        Receipts.INDEX, description="none: indexes only as first and count; index: one result each; full: with proofs."
+    )
+
+
+class AckQuery(BaseModel):
+    ack: Ack = Field(Ack.PUBLISHED, description="Answer when committed, or when in a checkpoint.")
+
+
+class Result(BaseModel):
+    """What became of one entry."""
+
+    index: int
+    receipt: str | None = Field(None, description="Where the receipt will be; in answers of status 202.")
+    proof: list[str] | None = Field(None, description="Inclusion proof under `checkpoint`, base64, with receipts=full.")
+
+
+class AppendAnswer(BaseModel):
+    """What became of a batch. `proof` members and `checkpoint` together are the receipts."""
+
+    first: int
+    count: int
+    results: list[Result]
+    checkpoint: str | None = Field(None, description="A note whose tree has all of these entries; null before that.")
+
+
+async def post_add(api: Api, request: web.Request) -> web.Response:
+    _require_appender(api, request)
+    query = parse_query(AckQuery, request)
+    entry = await read_body(request, api.settings)
+    sequenced = await _append(api, [entry])
+    published = await _published(api, sequenced, query.ack)
+    headers = {"Content-Type": PLAIN_TEXT, "Cache-Control": NO_STORE, "Location": f"/v1/receipts/{sequenced.first}"}
+    return web.Response(status=200 if published else 202, body=b"%d" % sequenced.first, headers=headers)
+
+
+async def post_entries(api: Api, request: web.Request) -> web.Response:
+    _require_appender(api, request)
+    query = parse_query(AppendQuery, request)
+    split = _SPLITTERS.get(request.content_type)
+    if split is None:
+        raise UnsupportedMediaError(
+            "this content type is not an entry batch", hint=f"send {' or '.join(_SPLITTERS)}", code="unsupported-type"
+        )
+    entries = split(await read_body(request, api.settings), api.settings.entries_per_request_max)
+    sequenced = await _append(api, entries)
+    published = await _published(api, sequenced, query.ack)
+    answer = await _answer(api, sequenced, query.receipts, published=published)
+    return json_response(answer, status=200 if published else 202)
+
+
+def _require_appender(api: Api, request: web.Request) -> None:
+    require(request[PRINCIPAL], Permission.APPEND)
+    if api.service.meta.profile is not Profile.OPAQUE:
+        raise NotFoundError("this log takes audit events, not opaque entries", hint="POST /v1/events", code="not-opaque")
+
+
+def split_lines(body: bytes, entries_max: int) -> list[bytes]:
+    """Each line without its newline is an entry; the last one may lack it. Raises MalformedError, TooLargeError."""
+    lines = body.split(b"\n", entries_max + 1)
+    if not lines[-1]:
+        lines.pop()
+    return _bounded(lines, entries_max)
+
+
+def split_bundle(body: bytes, entries_max: int) -> list[bytes]:
+    """The entry-bundle encoding, of any number of entries. Raises MalformedError, TooLargeError."""
+    return _bounded(decode_bundle(body), entries_max)
+
+
+def _bounded(entries: list[bytes], entries_max: int) -> list[bytes]:
+    if not entries:
+        raise MalformedError("there is no entry in the body", hint="an empty entry is sent as an empty line", code="no-entries")
+    if len(entries) > entries_max:
+        raise TooLargeError(
+            f"more than {entries_max} entries in one request", hint="send smaller batches", code="too-many-entries"
+        )
+    return entries
+
+
+_SPLITTERS = {NDJSON: split_lines, OCTETS: split_bundle}
+
+
+async def _append(api: Api, entries: list[bytes]) -> Sequenced:
+    for number, entry in enumerate(entries):
+        if len(entry) > ENTRY_BYTES_MAX:
+            raise TooLargeError(
+                f"entry {number} has {len(entry)} bytes, at most {ENTRY_BYTES_MAX} are possible; nothing was logged",
+                code="entry-too-large",
+            )
+    try:
+        async with asyncio.timeout(api.settings.commit_deadline_ms / 1000):
+            return await api.service.append(entries)
+    except TimeoutError:
+        raise StorageError(
+            f"not committed within {api.settings.commit_deadline_ms} ms, and whether it will be is not known",
+            hint="look for these entries before sending them again, or they may be logged twice",
+            code="outcome-unknown",
+        ) from None
+
+
+async def _published(api: Api, sequenced: Sequenced, ack: Ack) -> bool:
+    if ack is Ack.DURABLE:
+        published = api.service.published
+        return published is not None and published.size >= sequenced.first + sequenced.count
+    return await api.service.wait_published(sequenced.first + sequenced.count, timeout_ms=api.settings.publish_deadline_ms)
+
+
+async def _answer(api: Api, sequenced: Sequenced, receipts: Receipts, *, published: bool) -> AppendAnswer:
+    first, count = sequenced.first, sequenced.count
+    answer = AppendAnswer(first=first, count=count, results=[], checkpoint=None)
+    if receipts is Receipts.NONE:
+        return answer
+    if not published:
+        answer.results = [Result(index=n, receipt=f"/v1/receipts/{n}") for n in range(first, first + count)]
+        return answer
+    proofs: list[list[bytes]] | None = None
+    if receipts is Receipts.FULL:
+
+        def prove(reader: Reader) -> tuple[bytes, list[list[bytes]]]:
+            found = [reader.inclusion(index=n).proof for n in range(first, first + count)]
+            return reader.published.note, found
+
+        note, proofs = await api.service.read(prove)
+        answer.checkpoint = note.decode()
+    elif (shown := api.service.published) is not None:
+        answer.checkpoint = shown.note.decode()
+    answer.results = [
+        Result(index=first + n, proof=None if proofs is None else [encode_base64(value) for value in proofs[n]])
+        for n in range(count)
+    ]
+    return answer
+
+
+_ERRORS = (400, 401, 403, 404, 413, 415, 503)
+
+ROUTES = (
+    Route(
+        method="POST",
+        path="/add",
+        handler=post_add,
+        summary="Append the body as one entry",
+        query=AckQuery,
+        bodies=(OCTETS,),
+        answers={
+            200: ("The index, decimal: committed and in a checkpoint.", PLAIN_TEXT, None),
+            202: ("The index, decimal: committed; the receipt follows at Location.", PLAIN_TEXT, None),
+        },
+        errors=_ERRORS,
+    ),
+    Route(
+        method="POST",
+        path="/v1/entries",
+        handler=post_entries,
+        summary="Append a batch of entries, all or nothing, in order",
+        query=AppendQuery,
+        bodies=(NDJSON, OCTETS),
+        answers={
+            200: ("Committed and in a checkpoint.", JSON, AppendAnswer),
+            202: ("Committed; the receipts follow.", JSON, AppendAnswer),
+        },
+        errors=_ERRORS,
+    ),
+)

@@ -1,0 +1,96 @@
+"""Health for everybody; metrics and operator actions on the admin listener only.
+
+Rules: `/healthz` is 200 while the process answers, `/readyz` while it takes and publishes entries; operator actions need a
+header that no web page can send unasked, so that a browser on the operator's machine cannot be made to do them.
+"""
+
+from aiohttp import web
+from prometheus_client import exposition
+from pydantic import BaseModel, Field
+
+from translog.errors import PermissionDeniedError
+from translog.log.lifecycle import Mode
+from translog.server.api import JSON, NO_STORE, Api, Route, json_response
+
+OPERATOR_HEADER = "Translog-Operator"
+
+
+class Health(BaseModel):
+    """How the log is."""
+
+    status: str = Field(description="starting, open, reopening, held or stopping")
+    reason: str | None = Field(None, description="Why it is held.")
+    published_size: int
+
+
+class ClockAnswer(BaseModel):
+    """A clock that was accepted."""
+
+    jump_ms: int = Field(description="By how much it had been set.")
+
+
+async def get_healthz(api: Api, request: web.Request) -> web.Response:
+    return json_response(_health(api))
+
+
+async def get_readyz(api: Api, request: web.Request) -> web.Response:
+    return json_response(_health(api), status=200 if api.service.mode is Mode.OPEN else 503)
+
+
+def _health(api: Api) -> Health:
+    service = api.service
+    return Health(
+        status=service.mode.value,
+        reason=str(service.held) if service.held is not None else None,
+        published_size=service.published.size if service.published else 0,
+    )
+
+
+async def get_metrics(api: Api, request: web.Request) -> web.Response:
+    body = exposition.generate_latest(api.service.metrics.registry)
+    return web.Response(body=body, headers={"Content-Type": exposition.CONTENT_TYPE_PLAIN_0_0_4, "Cache-Control": NO_STORE})
+
+
+async def post_clock_accept(api: Api, request: web.Request) -> web.Response:
+    if OPERATOR_HEADER not in request.headers:
+        raise PermissionDeniedError(
+            "operator actions say who acts", hint=f"send the header {OPERATOR_HEADER}: <your name>", code="no-operator"
+        )
+    return json_response(ClockAnswer(jump_ms=api.service.accept_clock(request.headers[OPERATOR_HEADER])))
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/healthz",
+        handler=get_healthz,
+        summary="Whether the process answers",
+        answers={200: ("It does.", JSON, Health)},
+    ),
+    Route(
+        method="GET",
+        path="/readyz",
+        handler=get_readyz,
+        summary="Whether the log takes and publishes entries",
+        answers={200: ("It does.", JSON, Health), 503: ("It does not; `reason` says why.", JSON, Health)},
+    ),
+)
+
+ADMIN_ROUTES = (
+    *ROUTES,
+    Route(
+        method="GET",
+        path="/metrics",
+        handler=get_metrics,
+        summary="Prometheus metrics",
+        answers={200: ("Text exposition format.", exposition.CONTENT_TYPE_PLAIN_0_0_4, None)},
+    ),
+    Route(
+        method="POST",
+        path="/clock/accept",
+        handler=post_clock_accept,
+        summary="Take the machine's clock, which was set, for right",
+        answers={200: ("Sequencing goes on.", JSON, ClockAnswer)},
+        errors=(403,),
+    ),
+)

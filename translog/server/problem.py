@@ -1,0 +1,111 @@
+"""Errors as HTTP answers: one shape (RFC 9457 problem+json) for the whole API, and the one table from types to statuses.
+
+    {"type":"about:blank","title":"Not Found","status":404,"code":"not-published","detail":"...","hint":"..."}
+
+Rules: `code` is stable, `detail` says what is wrong, `hint` what to do; no answer carries a stack trace, a path or a secret;
+no error is cached. https://www.rfc-editor.org/rfc/rfc9457
+"""
+
+import json
+import math
+from http import HTTPStatus
+
+from aiohttp import web
+
+from translog.errors import (
+    AuthenticationError,
+    CorruptionError,
+    MalformedError,
+    NotFoundError,
+    PermissionDeniedError,
+    PushbackError,
+    RefusedError,
+    RemoteError,
+    SettingsError,
+    StorageError,
+    TooLargeError,
+    TranslogError,
+    UnsupportedMediaError,
+    VerificationError,
+)
+
+CONTENT_TYPE = "application/problem+json"
+NO_STORE = "no-store"
+_STORAGE_RETRY_MS = 5_000
+
+STATUSES: dict[type[TranslogError], int] = {
+    MalformedError: 400,
+    VerificationError: 422,
+    AuthenticationError: 401,
+    PermissionDeniedError: 403,
+    TooLargeError: 413,
+    UnsupportedMediaError: 415,
+    RefusedError: 403,
+    NotFoundError: 404,
+    PushbackError: 503,
+    StorageError: 503,
+    CorruptionError: 500,
+    RemoteError: 502,
+    SettingsError: 500,
+}
+"""By type; a subclass that is not listed answers as the nearest class above it that is."""
+
+
+_HTTP_PROBLEMS = {
+    404: ("no-such-path", "there is nothing at this path", "GET /openapi.json lists what there is"),
+    405: ("method-not-allowed", "this path does not take this method", "the Allow header lists those it takes"),
+    413: ("body-too-large", "the body is too large", "send smaller batches"),
+}
+
+
+def status_of(error: TranslogError) -> int:
+    """The HTTP status for an error."""
+    return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+
+
+def problem(error: TranslogError) -> web.Response:
+    """The answer for an error."""
+    status = status_of(error)
+    headers = {}
+    retry_after_ms = getattr(error, "retry_after_ms", None)
+    if retry_after_ms is None and isinstance(error, StorageError):
+        retry_after_ms = _STORAGE_RETRY_MS
+    if retry_after_ms is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(retry_after_ms / 1000)))
+    if isinstance(error, AuthenticationError):
+        headers["WWW-Authenticate"] = 'Bearer realm="translog"'
+    return _answer(status, error.code, error.detail, error.hint, headers)
+
+
+def http_problem(error: web.HTTPException) -> web.Response:
+    """The answer for what aiohttp itself refuses: no such route, a method that is not allowed, a body too large."""
+    headers = {name: value for name, value in error.headers.items() if name in ("Allow", "Location")}
+    code, detail, hint = _HTTP_PROBLEMS.get(error.status, ("http", error.reason, ""))
+    return _answer(error.status, code, detail, hint, headers)
+
+
+def internal_problem() -> web.Response:
+    """The answer for a defect of ours."""
+    return _answer(500, "internal", "an internal error; it was logged", "tell the log's operator the time it happened", {})
+
+
+def problem_body(status: int, code: str, detail: str, hint: str = "") -> bytes:
+    """The JSON document."""
+    document = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": detail,
+    }
+    if hint:
+        document["hint"] = hint
+    return json.dumps(document, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
+def _answer(status: int, code: str, detail: str, hint: str, headers: dict[str, str]) -> web.Response:
+    return web.Response(
+        status=status,
+        body=problem_body(status, code, detail, hint),
+        headers={**headers, "Content-Type": CONTENT_TYPE, "Cache-Control": NO_STORE},
+    )

@@ -1,0 +1,74 @@
+"""The `[server]` section of translog.toml: listeners, access, TLS, and a limit on everything that comes in."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Milliseconds = Annotated[int, Field(ge=1)]
+Bytes = Annotated[int, Field(ge=1)]
+
+
+class PublicRead(StrEnum):
+    """Who may fetch entries. Hash tiles, proofs, receipts and checkpoints are for everyone."""
+
+    EVERYONE = "everyone"
+    MEMBERS = "members"
+    LISTED = "listed"
+
+
+class TLSSettings(BaseModel):
+    """The `[server.tls]` section."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cert: Path | None = Field(None, description="Certificate chain, PEM. With `key`, the public listener speaks TLS.")
+    key: Path | None = Field(None, description="Private key of the certificate, PEM.")
+    client_ca: Path | None = Field(None, description="Ask every client for a certificate signed by one of these, PEM.")
+    reload_interval_ms: Milliseconds = Field(30_000, description="How often the files are looked at for changes.")
+
+
+class ServerSettings(BaseModel):
+    """Listeners, access and limits."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    listen: str = Field("127.0.0.1:6962", description="Address and port of the public interface.")
+    admin_listen: str = Field(
+        "127.0.0.1:6963", description="Address and port of metrics and operator actions; empty switches it off."
+    )
+    public_url: str = Field("", description="The URL prefix others reach this log at; policies carry it.")
+    public_read: PublicRead = Field(PublicRead.EVERYONE, description="Who may fetch entries: everyone, members or listed.")
+    loopback_append: bool = Field(
+        True, description="Let programs on this machine append without credentials (never through a proxy)."
+    )
+    behind_proxy: bool = Field(
+        False, description="A proxy in front terminates TLS: accept credentials on this plaintext listener."
+    )
+    tls: TLSSettings = TLSSettings()
+    publish_deadline_ms: Milliseconds = Field(
+        2_000, description="How long an append waits for its checkpoint before it is answered 202."
+    )
+    commit_deadline_ms: Milliseconds = Field(
+        30_000, description="How long an append waits to be committed before it is answered 503 outcome-unknown."
+    )
+    body_bytes_max: Bytes = Field(16 * 1024 * 1024, description="Largest request body as sent, compressed or not.")
+    decoded_bytes_max: Bytes = Field(
+        32 * 1024 * 1024, description="Largest request body after decompression: a bomb stops here."
+    )
+    body_timeout_ms: Milliseconds = Field(30_000, description="A request body must have arrived within this time.")
+    entries_per_request_max: Annotated[int, Field(ge=1)] = Field(10_000, description="Entries in one append, at most.")
+    entries_per_read_max: Annotated[int, Field(ge=1)] = Field(1_000, description="Entries in one `/v1/entries` answer.")
+    read_bytes_max: Bytes = Field(4 * 1024 * 1024, description="Bytes of entries after which an answer ends early.")
+    request_line_bytes_max: Bytes = Field(8_190, description="Longest request line: path and query.")
+    header_bytes_max: Bytes = Field(8_190, description="Longest single header.")
+    headers_max: Annotated[int, Field(ge=8)] = Field(64, description="Headers in a request, at most.")
+    connections_max: Annotated[int, Field(ge=1)] = Field(
+        4_000, description="Open connections; one more is answered 503 and closed. Mind the limit on open files."
+    )
+    idle_timeout_ms: Milliseconds = Field(
+        75_000, description="A connection without a complete request for this long is closed: slow heads, idle keep-alives."
+    )
+    drain_timeout_ms: Milliseconds = Field(10_000, description="How long a stop waits for requests under way.")
+    access_log: bool = Field(False, description="Log every request, not only those that failed here (5xx).")
