@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as EnvironmentSettingsError
 
 from translog.errors import SettingsError
 from translog.identity.principal import MemberSettings
@@ -64,6 +65,10 @@ def read_settings(directory: Path, overrides: dict[str, dict[str, Any]] | None =
             changed = type(present).model_validate({**present.model_dump(), **values})
             settings = settings.model_copy(update={section: changed})
         return settings
+    except EnvironmentSettingsError as error:
+        raise SettingsError(
+            f"the environment: {error}", hint="TRANSLOG_<SECTION>__<KEY> sets one key", code="bad-settings"
+        ) from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))

@@ -21,8 +21,7 @@ WITNESS_MLDSA = SKey(name="example.com/witness", type=KeyType.COSIGNATURE_MLDSA4
 LEAF = b"hello"
 TEXT = "example.com/log\n1\niipcm3aIJ95alVLDigRMZpWcaPbS8htSYK9U0vh9uCc=\n"
 LOG_LINE = (
-    "\u2014 example.com/log "
-    "1FXFIeo95mfFlSjutprtqzdb94Rd7e6645LnC2HWsQ0LoAFsPgRFgJmcZRk1fgp59iqhQFldqgE2Ze3UEGQY3lIDfww=\n"
+    "\u2014 example.com/log 1FXFIeo95mfFlSjutprtqzdb94Rd7e6645LnC2HWsQ0LoAFsPgRFgJmcZRk1fgp59iqhQFldqgE2Ze3UEGQY3lIDfww=\n"
 )
 WITNESS_LINE = (
     "\u2014 example.com/witness "
@@ -37,12 +36,9 @@ SPEC_NOTE = (
 ).encode()
 PETER_VKEY = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
 PETER_SKEY = "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz"
-PETER_TEXT = (
-    "If you think cryptography is the answer to your problem,\nthen you don't know what your problem is.\n"
-)
+PETER_TEXT = "If you think cryptography is the answer to your problem,\nthen you don't know what your problem is.\n"
 PETER_LINE = (
-    "\u2014 PeterNeumann "
-    "x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n"
+    "\u2014 PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n"
 )
 ENOCH_VKEY = "EnochRoot+af0cfe78+ATtqJ7zOtqQtYqOo0CpvDXNlMhV3HeJDpjrASKGLWdop"
 SUMDB_VKEY = "sum.golang.org+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8"
@@ -77,5 +73,8 @@ def text_changes(good: str) -> Iterator[str]:
     ends = itertools.combinations(range(len(good) + 1), 2)
     yield from (good[i:j] for i, j in ends if (i, j) != (0, len(good)))
     yield from (
-        good[:at] + chr(new) + good[at + 1 :] for at in range(len(good)) for new in (*range(256), 0x2028) if chr(new) != good[at]
+        good[:at] + chr(new) + good[at + 1 :]
+        for at in range(len(good))
+        for new in (*range(256), 0x2028)
+        if chr(new) != good[at]
     )

@@ -57,7 +57,9 @@ def test_public_keys_of_our_seeds_are_the_known_ones() -> None:
 
 
 def test_ml_dsa_44_key_of_our_seed_is_the_known_one() -> None:
-    assert sha256(WITNESS_MLDSA.vkey.public_key).hexdigest() == "9f107644c1084526af3bc8098680b05499a2325a644e388fb4f970e058d19d46"
+    assert (
+        sha256(WITNESS_MLDSA.vkey.public_key).hexdigest() == "9f107644c1084526af3bc8098680b05499a2325a644e388fb4f970e058d19d46"
+    )
     assert WITNESS_MLDSA.vkey.key_id.hex() == "bb74db26"
 
 
@@ -145,7 +147,9 @@ def test_the_longest_vkey_is_read_and_no_longer_one() -> None:
 
 @given(st.text(min_size=1, max_size=20), st.sampled_from(KeyType), st.data())
 def test_any_key_round_trips(name: str, key_type: KeyType, data: st.DataObject) -> None:
-    key = VKey(name=name, type=key_type, public_key=data.draw(st.binary(min_size=32, max_size=32)) * (PUBLIC_KEY_BYTES[key_type] // 32))
+    key = VKey(
+        name=name, type=key_type, public_key=data.draw(st.binary(min_size=32, max_size=32)) * (PUBLIC_KEY_BYTES[key_type] // 32)
+    )
     if any(char == "+" or char.isspace() or char < " " for char in name):
         with pytest.raises(MalformedError):
             parse_vkey(vkey_text(name, bytes([key_type]) + key.public_key))
@@ -191,8 +195,8 @@ def test_every_substring_and_every_change_of_a_private_key_is_refused_without_sh
         ("+d455c521+", "", "a part is missing"),
         ("log+d455c521", "l g+d455c521", "bad name, type or base64"),
         ("AQAB", "AgAB", "bad name, type or base64"),
-        ("Hh4f", "Hh5=", "bad name, type or base64"),
-        ("Hh4f", "Hh4=", "bad name, type or base64"),
+        ("HR4f", "HR5=", "bad name, type or base64"),
+        ("HR4f", "HR4=", "bad name, type or base64"),
         ("d455c521", "D455C521", "does not belong"),
         ("log+", "other+", "does not belong"),
     ],

@@ -120,9 +120,7 @@ def test_every_inclusion_proof_equals_the_oracle_and_verifies() -> None:
         for index in range(size):
             proof = prove_inclusion(index=index, size=size, reader=TREE)
             assert proof == TREE.path(index, 0, size)
-            verify_inclusion(
-                leaf_hash=TREE.mth(index, index + 1), index=index, size=size, proof=proof, root=TREE.mth(0, size)
-            )
+            verify_inclusion(leaf_hash=TREE.mth(index, index + 1), index=index, size=size, proof=proof, root=TREE.mth(0, size))
 
 
 def test_every_consistency_proof_equals_the_oracle_and_verifies() -> None:
@@ -153,9 +151,7 @@ def test_what_is_not_a_subtree_has_no_proof() -> None:
                     with pytest.raises(ConsistencyError):
                         prove_subtree(start=start, end=end, size=size, reader=TREE)
                     with pytest.raises(ConsistencyError):
-                        verify_subtree(
-                            start=start, end=end, size=size, subtree=TREE.mth(0, 1), root=TREE.mth(0, 1), proof=[]
-                        )
+                        verify_subtree(start=start, end=end, size=size, subtree=TREE.mth(0, 1), root=TREE.mth(0, 1), proof=[])
 
 
 def test_a_proof_takes_one_read_of_the_nodes_it_announced() -> None:
@@ -263,7 +259,9 @@ def test_every_bent_inclusion_proof_is_refused(size: int) -> None:
             assert not accepts(verify_inclusion, leaf_hash=leaf, index=index, size=size, proof=proof, root=bad_root)
 
 
-@pytest.mark.parametrize(("start", "end", "size"), [(0, 1, 1), (0, 1, 2), (0, 3, 7), (0, 4, 7), (0, 6, 13), (4, 7, 13), (8, 13, 13)])
+@pytest.mark.parametrize(
+    ("start", "end", "size"), [(0, 1, 1), (0, 1, 2), (0, 3, 7), (0, 4, 7), (0, 6, 13), (4, 7, 13), (8, 13, 13)]
+)
 def test_every_bent_subtree_or_consistency_proof_is_refused(start: int, end: int, size: int) -> None:
     subtree, root = TREE.mth(start, end), TREE.mth(0, size)
     proof = TREE.sub(start, end, 0, size)

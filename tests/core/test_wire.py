@@ -73,7 +73,9 @@ def test_base64_with_spare_bits_set_is_refused_though_it_validates(text: str) ->
         decode_base64(text)
 
 
-@pytest.mark.parametrize("text", ["Y", "YQ", "YQ=", "YWI", "=", "====", "YQ==\n", "-_-_", "YW\u2028J", "\uff39\uff31==", "\ud800", "é"])
+@pytest.mark.parametrize(
+    "text", ["Y", "YQ", "YQ=", "YWI", "=", "====", "YQ==\n", "-_-_", "YW\u2028J", "\uff39\uff31==", "\ud800", "é"]
+)
 def test_what_is_no_base64_is_refused(text: str) -> None:
     with pytest.raises(MalformedError):
         decode_base64(text)

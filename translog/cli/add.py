@@ -5,33 +5,36 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import BinaryIO
 
-import typer
+import click
 
-from translog.cli.options import JSON_OPTION, LOG_OPTION, POLICY_OPTION, TOKEN_OPTION, command_app, read_token
+from translog.cli.options import PATH, json_option, log_option, policy_option, read_token, token_option
 from translog.core.tile import ENTRY_BYTES_MAX
 from translog.errors import SettingsError, TooLargeError, TranslogError
-
-app = command_app()
 
 BATCH_ENTRIES_MAX = 1_000
 BATCH_BYTES_MAX = 4 * 1024 * 1024
 
 
-@app.command()
-def add(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="What to append; - is standard input.")],
-    log: LOG_OPTION,
-    receipts: Annotated[Path | None, typer.Option(metavar="DIR", help="Save each receipt there as <index>.tlog-proof.")] = None,
-    lines: Annotated[
-        bool, typer.Option("--lines", help="Every line, without its newline, is an entry, not every file.")
-    ] = False,
-    policy: POLICY_OPTION = None,
-    token_file: TOKEN_OPTION = None,
-    as_json: JSON_OPTION = False,
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@log_option
+@click.option("--receipts", type=PATH, metavar="DIR", help="Save each receipt there as <index>.tlog-proof.")
+@click.option("--lines", is_flag=True, help="Every line, without its newline, is an entry; else every file is.")
+@policy_option
+@token_option
+@json_option
+def command(
+    files: tuple[str, ...],
+    log: str,
+    receipts: Path | None,
+    lines: bool,
+    policy_file: Path | None,
+    token_file: Path | None,
+    as_json: bool,
 ) -> None:
-    """Append entries, in order, and verify and save their receipts.
+    """Append entries, in order, and verify and save their receipts. FILE may be - for standard input.
 
     Entries go in batches, each all or nothing. If one fails, those before it are in the log and their receipts are saved; the
     message says how many. An append whose outcome is unknown is not repeated.
@@ -39,13 +42,13 @@ def add(
     if receipts is not None:
         _prepare(receipts)
     entries = (entry for name in files for entry in _read(name, lines=lines))
-    added = asyncio.run(_add(entries, log, receipts, policy, token_file))
+    added = asyncio.run(_add(entries, log, receipts, policy_file, token_file))
     if as_json:
-        typer.echo(json.dumps({"ok": True, "count": len(added), "indexes": added}))
+        click.echo(json.dumps({"ok": True, "count": len(added), "indexes": added}))
     elif added:
-        typer.echo(f"added {len(added)} entries, indexes {added[0]} to {added[-1]}")
+        click.echo(f"added {len(added)} entries, indexes {added[0]} to {added[-1]}")
     else:
-        typer.echo("there was nothing to add")
+        click.echo("there was nothing to add")
 
 
 async def _add(

@@ -2,23 +2,20 @@
 
 import asyncio
 import json
-from typing import Annotated
+from pathlib import Path
 
-import typer
+import click
 
-from translog.cli.options import JSON_OPTION, LOG_OPTION, OUTPUT_OPTION, POLICY_OPTION, command_app, write_output
-
-app = command_app()
+from translog.cli.options import json_option, log_option, output_option, policy_option, write_output
 
 
-@app.command()
-def checkpoint(
-    log: LOG_OPTION,
-    size: Annotated[int | None, typer.Option(min=0, help="The kept checkpoint of exactly this size.")] = None,
-    policy: POLICY_OPTION = None,
-    output: OUTPUT_OPTION = None,
-    as_json: JSON_OPTION = False,
-) -> None:
+@click.command()
+@log_option
+@click.option("--size", type=click.IntRange(min=0), help="The kept checkpoint of exactly this size.")
+@policy_option
+@output_option
+@json_option
+def command(log: str, size: int | None, policy_file: Path | None, output: Path | None, as_json: bool) -> None:
     """Fetch a checkpoint, verify it under the policy, and print the note."""
     from translog.cli.describe import checkpoint_document, describe_checkpoint
     from translog.cli.trust import choose_policy
@@ -27,14 +24,14 @@ def checkpoint(
 
     async def fetch() -> tuple[bytes, VerifiedCheckpoint]:
         async with Submitter(log) as submitter:
-            trusted = await choose_policy(policy, submitter)
+            trusted = await choose_policy(policy_file, submitter)
             note = await submitter.checkpoint(size=size)
             return note, verify_checkpoint(note, trusted)
 
     note, verified = asyncio.run(fetch())
     if as_json:
-        typer.echo(json.dumps({"ok": True, **checkpoint_document(verified), "note": note.decode()}))
+        click.echo(json.dumps({"ok": True, **checkpoint_document(verified), "note": note.decode()}))
         return
     write_output(note, output)
     for line in describe_checkpoint(verified):
-        typer.echo(line, err=True)
+        click.echo(line, err=True)

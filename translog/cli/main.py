@@ -9,11 +9,8 @@ import importlib
 import json
 import sys
 from collections.abc import Mapping
-from typing import Any
 
-import typer
-from typer.core import TyperGroup
-from typer.main import get_command
+import click
 
 from translog import __version__
 from translog.errors import (
@@ -37,11 +34,11 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "verify": ("translog.cli.verify", "Verify receipts, offline."),
     "checkpoint": ("translog.cli.checkpoint", "Show a log's checkpoint, verified."),
     "prove": ("translog.cli.prove", "Fetch and verify inclusion and consistency proofs."),
-    "policy": ("translog.cli.policy", "Write a policy file for a log, or check one."),
+    "policy": ("translog.cli.policy", "Write a policy file for a log."),
     "keys": ("translog.cli.keys", "Show keys, make keys and tokens."),
     "resume": ("translog.cli.resume", "Let a held log sign again."),
 }
-"""Name: (module with an `app`, summary). Modules are named as strings and imported when called."""
+"""Name: (module with a `command`, summary). Modules are named as strings and imported when called."""
 
 EXIT_CODES: dict[type[TranslogError], int] = {
     VerificationError: 1,
@@ -57,43 +54,27 @@ EXIT_CODES: dict[type[TranslogError], int] = {
 """By type; a subclass that is not listed exits as the nearest class above it that is."""
 
 
-class _LazyGroup(TyperGroup):
+class _LazyGroup(click.Group):
     """Imports a command's module when the command is asked for."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module, summary = COMMANDS[cmd_name]
-        command = get_command(importlib.import_module(module).app)
-        command.name = cmd_name
-        command.short_help = summary
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
         return command
 
-
-app = typer.Typer(
-    cls=_LazyGroup,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
 
-def _version(value: bool) -> None:
-    if value:
-        typer.echo(f"translog {__version__}")
-        raise typer.Exit
-
-
-@app.callback(help="A transparency log for audit events.")
-def _root(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version and exit."),
-) -> None:
-    pass
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="translog %(version)s")
+def app() -> None:
+    """A transparency log for audit events."""
 
 
 def exit_code_of(error: TranslogError) -> int:
@@ -107,16 +88,14 @@ def main() -> None:
         app()
     except TranslogError as error:
         if "--json" in sys.argv:
-            typer.echo(json.dumps({"ok": False, "code": error.code, "detail": error.detail, "hint": error.hint}))
-        typer.echo(f"translog: {error.detail}", err=True)
+            click.echo(json.dumps({"ok": False, "code": error.code, "detail": error.detail, "hint": error.hint}))
+        click.echo(f"translog: {error.detail}", err=True)
         if error.hint:
-            typer.echo(f"  {error.hint}", err=True)
+            click.echo(f"  {error.hint}", err=True)
         sys.exit(exit_code_of(error))
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "translog":
             raise
-        typer.echo(f"translog: this command needs the package {error.name}, which is not installed", err=True)
-        typer.echo("  pip install 'translog[server]'", err=True)
+        click.echo(f"translog: this command needs the package {error.name}, which is not installed", err=True)
+        click.echo("  pip install 'translog[server]'", err=True)
         sys.exit(4)
-    except BrokenPipeError:
-        sys.exit(141)

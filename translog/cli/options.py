@@ -1,32 +1,27 @@
 """Options that several commands share, and what they read: small files and policies."""
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
 from translog.core.policy import POLICY_BYTES_MAX, Policy, parse_policy
 from translog.errors import MalformedError, SettingsError
 
-JSON_OPTION = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
-LOG_OPTION = Annotated[str, typer.Option("--log", metavar="URL", help="The log's URL.")]
-OUTPUT_OPTION = Annotated[
-    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to this file instead of standard output.")
-]
-TOKEN_OPTION = Annotated[
-    Path | None, typer.Option("--token-file", metavar="FILE", help="File with the token to send, for logs that ask for one.")
-]
-POLICY_OPTION = Annotated[
-    Path | None,
-    typer.Option("--policy", metavar="FILE", help="The tlog-policy file to trust; without it, the log is taken at its word."),
-]
+PATH = click.Path(path_type=Path)
 
-
-def command_app(*, no_args_is_help: bool = False) -> typer.Typer:
-    """The Typer application of a command's module."""
-    return typer.Typer(
-        add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=no_args_is_help
-    )
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
+log_option = click.option("--log", metavar="URL", required=True, help="The log's URL.")
+output_option = click.option("--output", "-o", type=PATH, metavar="FILE", help="Write to this file instead of standard output.")
+token_option = click.option(
+    "--token-file", type=PATH, metavar="FILE", help="File with the token to send, for logs that ask for one."
+)
+policy_option = click.option(
+    "--policy",
+    "policy_file",
+    type=PATH,
+    metavar="FILE",
+    help="The tlog-policy file to trust; without it, the log is taken at its word.",
+)
 
 
 def read_file(path: Path, *, bytes_max: int, what: str) -> bytes:
@@ -66,7 +61,7 @@ def read_token(path: Path | None) -> str | None:
 def write_output(data: bytes, output: Path | None) -> None:
     """Writes to the file, or to standard output. Raises SettingsError."""
     if output is None:
-        typer.get_binary_stream("stdout").write(data)
+        click.echo(data, nl=False)
         return
     try:
         output.write_bytes(data)

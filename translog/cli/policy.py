@@ -1,22 +1,19 @@
 """`translog policy`: writes a policy file for a log."""
 
 import asyncio
-from typing import Annotated
+from pathlib import Path
 
-import typer
+import click
 
-from translog.cli.options import LOG_OPTION, OUTPUT_OPTION, command_app, write_output
+from translog.cli.options import log_option, output_option, write_output
 from translog.core.policy import format_log_policy
 
-app = command_app()
 
-
-@app.command()
-def policy(
-    log: LOG_OPTION,
-    output: OUTPUT_OPTION = None,
-    classic: Annotated[bool, typer.Option("--classic", help="List Ed25519 keys instead of ML-DSA-44.")] = False,
-) -> None:
+@click.command()
+@log_option
+@output_option
+@click.option("--classic", is_flag=True, help="List Ed25519 keys instead of ML-DSA-44.")
+def command(log: str, output: Path | None, classic: bool) -> None:
     """Write a tlog-policy file from what a log says of itself.
 
     It trusts what it is told, this once: compare the keys with ones you got another way (from the operator, a colleague, a
@@ -32,4 +29,4 @@ def policy(
     listed = format_log_policy(info.vkeys, url=log, classic=classic)
     head = f"# {info.origin}: as the log itself said. Compare the key with one you got another way.\n"
     write_output((head + listed).encode(), output)
-    typer.echo(f"this policy trusts what {log} said of itself; compare its keys before you rely on it", err=True)
+    click.echo(f"this policy trusts what {log} said of itself; compare its keys before you rely on it", err=True)

@@ -1,22 +1,19 @@
 """`translog receipt`: fetches the receipt of an entry."""
 
 import asyncio
-from typing import Annotated
+from pathlib import Path
 
-import typer
+import click
 
-from translog.cli.options import LOG_OPTION, OUTPUT_OPTION, POLICY_OPTION, command_app, read_policy, write_output
-
-app = command_app()
+from translog.cli.options import log_option, output_option, policy_option, read_policy, write_output
 
 
-@app.command()
-def receipt(
-    index: Annotated[int, typer.Argument(min=0, metavar="INDEX", help="The entry's index.")],
-    log: LOG_OPTION,
-    output: OUTPUT_OPTION = None,
-    policy: POLICY_OPTION = None,
-) -> None:
+@click.command()
+@click.argument("index", type=click.IntRange(min=0))
+@log_option
+@output_option
+@policy_option
+def command(index: int, log: str, output: Path | None, policy_file: Path | None) -> None:
     """Fetch a receipt (a tlog-proof file).
 
     With --policy it is made here from the log's tiles and its newest checkpoint, verified: that works with any tlog-tiles
@@ -24,7 +21,7 @@ def receipt(
     """
 
     async def fetch() -> bytes:
-        if policy is None:
+        if policy_file is None:
             from translog.client.submit import Submitter
 
             async with Submitter(log) as submitter:
@@ -32,7 +29,7 @@ def receipt(
         from translog.client.remote import RemoteLog
         from translog.core.proof import format_receipt
 
-        async with RemoteLog(log, read_policy(policy)) as remote:
+        async with RemoteLog(log, read_policy(policy_file)) as remote:
             await remote.refresh()
             return format_receipt(await remote.receipt(index))
 

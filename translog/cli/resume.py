@@ -1,24 +1,22 @@
 """`translog resume`: lets a held log sign again."""
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
-from translog.cli.options import command_app
+from translog.cli.options import PATH
 from translog.errors import SettingsError
 
-app = command_app()
 
-
-@app.command()
-def resume(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The log's directory; no server may be running on it.")],
-    nothing_newer: Annotated[
-        bool,
-        typer.Option("--nothing-newer-was-signed", help="Your word that no checkpoint larger than this was signed."),
-    ] = False,
-) -> None:
+@click.command()
+@click.argument("directory", type=PATH, metavar="DIR")
+@click.option(
+    "--nothing-newer-was-signed",
+    "nothing_newer",
+    is_flag=True,
+    help="Your word that no checkpoint larger than this store was signed.",
+)
+def command(directory: Path, nothing_newer: bool) -> None:
     """Let a log sign again that is held because DIR/head was lost, is an older copy, or says so after a restore.
 
     If a larger checkpoint was signed after all, signing again makes two histories, and everybody who has both can prove it.
@@ -32,4 +30,4 @@ def resume(
     from translog.bootstrap import resume_log
 
     size = resume_log(directory)
-    typer.echo(f"the log may sign again from size {size} on; start it with: translog serve {directory}")
+    click.echo(f"the log may sign again from size {size} on; start it with: translog serve {directory}")

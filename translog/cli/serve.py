@@ -3,21 +3,17 @@
 import asyncio
 import signal
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
-from translog.cli.options import command_app
-
-app = command_app()
+from translog.cli.options import PATH
 
 
-@app.command()
-def serve(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The log's directory; DIR/translog.toml has its settings.")],
-    listen: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Overrides `server.listen`.")] = None,
-    admin_listen: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Overrides `server.admin_listen`.")] = None,
-) -> None:
+@click.command()
+@click.argument("directory", type=PATH, metavar="DIR")
+@click.option("--listen", metavar="HOST:PORT", help="Overrides `server.listen`.")
+@click.option("--admin-listen", metavar="HOST:PORT", help="Overrides `server.admin_listen`; empty switches it off.")
+def command(directory: Path, listen: str | None, admin_listen: str | None) -> None:
     """Serve a log. SIGTERM or Ctrl-C stops it: no new connections, what is under way is finished, nothing is lost."""
     from translog.bootstrap import LogServer, configure_logging
     from translog.config import read_settings
@@ -34,13 +30,13 @@ def serve(
         server = LogServer(directory, settings)
         await server.start()
         scheme = "http" if settings.server.tls.cert is None else "https"
-        typer.echo(f"serving {server.service.meta.origin} on {scheme}://{server.address}", err=True)
+        click.echo(f"serving {server.service.meta.origin} on {scheme}://{server.address}", err=True)
         if server.admin_address:
-            typer.echo(f"metrics and operator actions on http://{server.admin_address}", err=True)
+            click.echo(f"metrics and operator actions on http://{server.admin_address}", err=True)
         if server.service.held is not None:
-            typer.echo(f"READ-ONLY: {server.service.held}", err=True)
+            click.echo(f"READ-ONLY: {server.service.held}", err=True)
         await stop.wait()
-        typer.echo("stopping: finishing what is under way", err=True)
+        click.echo("stopping: finishing what is under way", err=True)
         await server.stop()
 
     asyncio.run(run())

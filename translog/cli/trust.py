@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import typer
+import click
 
 from translog.cli.options import read_policy
 from translog.client.submit import Submitter
@@ -14,7 +14,7 @@ async def choose_policy(path: Path | None, submitter: Submitter) -> Policy:
     if path is not None:
         return read_policy(path)
     info = await submitter.info()
-    typer.echo(
+    click.echo(
         f"no --policy: taking {info.origin} at its word for its keys (`translog policy` saves them for next time)", err=True
     )
     keys = "".join(f"log {vkey}\n" for vkey in info.vkeys)

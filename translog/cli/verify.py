@@ -9,19 +9,17 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
 from translog.cli.describe import checkpoint_document, describe_checkpoint
-from translog.cli.options import JSON_OPTION, command_app, read_file, read_policy
+from translog.cli.options import PATH, json_option, read_file, read_policy
+from translog.cli.progress import counting
 from translog.core.merkle import hash_leaf
 from translog.core.policy import Policy, VerifiedCheckpoint, verify_checkpoint
 from translog.core.proof import RECEIPT_BYTES_MAX, VerifiedReceipt, parse_receipt, verify_receipt_under
 from translog.core.tile import ENTRY_BYTES_MAX
 from translog.errors import MalformedError, SettingsError, TranslogError, VerificationError
-
-app = command_app()
 
 _AGE = re.compile(r"([1-9][0-9]{0,8})([smhd])", re.ASCII)
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -29,37 +27,35 @@ _FUTURE_S_MAX = 300
 """How far ahead a signature's time may be of this machine's clock when an age is asked for."""
 
 
-@app.command()
-def verify(
-    file: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="A receipt; with --lines a directory of receipts.")],
-    policy: Annotated[Path, typer.Option(metavar="FILE", help="The tlog-policy file to trust.")],
-    entry: Annotated[Path | None, typer.Option(metavar="FILE", help="The entry the receipt is for.")] = None,
-    lines: Annotated[
-        bool,
-        typer.Option("--lines", help="The lines of --entry are entries, in the order of the receipts' indexes in DIR."),
-    ] = False,
-    max_age: Annotated[
-        str | None, typer.Option(metavar="D", help="Refuse checkpoints signed longer ago than this: 90s, 15m, 12h, 30d.")
-    ] = None,
-    as_json: JSON_OPTION = False,
-) -> None:
+@click.command()
+@click.argument("file", type=PATH, metavar="FILE|DIR")
+@click.option("--policy", "policy_file", type=PATH, metavar="FILE", required=True, help="The tlog-policy file to trust.")
+@click.option("--entry", type=PATH, metavar="FILE", help="The entry the receipt is for.")
+@click.option(
+    "--lines", is_flag=True, help="The lines of --entry are entries, in the order of the indexes of the receipts in DIR."
+)
+@click.option("--max-age", metavar="D", help="Refuse checkpoints signed longer ago than this: 90s, 15m, 12h, 30d.")
+@json_option
+def command(file: Path, policy_file: Path, entry: Path | None, lines: bool, max_age: str | None, as_json: bool) -> None:
     """Verify that an entry is in the log: the policy accepts the receipt's checkpoint, and the receipt proves the entry in
     it. Works offline, years later."""
     if entry is None:
-        raise typer.BadParameter("a receipt proves an entry: give it with --entry FILE")
+        raise click.UsageError("a receipt proves an entry: give it with --entry FILE")
     if lines != file.is_dir():
-        raise typer.BadParameter("a directory of receipts and --lines go together")
+        raise click.UsageError("a directory of receipts and --lines go together")
     age_s = None if max_age is None else _parse_age(max_age)
-    trusted = read_policy(policy)
+    trusted = read_policy(policy_file)
     receipts = _receipts(file) if lines else [file]
     entries = _entries(entry, lines=lines)
     checker = _Checker(trusted, age_s)
     verified = None
-    for path in receipts:
-        data = next(entries, None)
-        if data is None:
-            raise MalformedError(f"{entry} has fewer lines than the {len(receipts)} receipts in {file}")
-        verified = checker.check(path, data)
+    with counting("verifying", total=len(receipts)) as count:
+        for done, path in enumerate(receipts):
+            data = next(entries, None)
+            if data is None:
+                raise MalformedError(f"{entry} has fewer lines than the {len(receipts)} receipts in {file}")
+            verified = checker.check(path, data)
+            count(done + 1)
     if next(entries, None) is not None:
         raise MalformedError(f"{entry} has more lines than the {len(receipts)} receipts in {file}")
     if verified is not None:
@@ -116,7 +112,7 @@ def _require_age(checkpoint: VerifiedCheckpoint, age_s: int | None) -> None:
 def _parse_age(text: str) -> int:
     match = _AGE.fullmatch(text)
     if match is None:
-        raise typer.BadParameter("an age is a number and a unit: 90s, 15m, 12h, 30d")
+        raise click.UsageError("an age is a number and a unit: 90s, 15m, 12h, 30d")
     return int(match[1]) * _UNIT_S[match[2]]
 
 
@@ -145,11 +141,11 @@ def _report(verified: VerifiedReceipt, count: int, checker: _Checker, *, as_json
     if as_json:
         checkpoints = [checkpoint_document(checkpoint) for checkpoint in checker.checkpoints.values()]
         document = {"ok": True, "count": count, "checkpoints": checkpoints}
-        typer.echo(json.dumps(document | ({"index": verified.index} if count == 1 else {})))
+        click.echo(json.dumps(document | ({"index": verified.index} if count == 1 else {})))
         return
     if count == 1:
-        typer.echo(f"OK: entry {verified.index} is in the log")
+        click.echo(f"OK: entry {verified.index} is in the log")
     else:
-        typer.echo(f"OK: all {count} entries are in the log, under {len(checker.checkpoints)} checkpoints; the last one:")
+        click.echo(f"OK: all {count} entries are in the log, under {len(checker.checkpoints)} checkpoints; the last one:")
     for line in describe_checkpoint(verified.checkpoint):
-        typer.echo(f"  {line}")
+        click.echo(f"  {line}")

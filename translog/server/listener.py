@@ -16,7 +16,7 @@ import structlog
 from aiohttp import web
 
 from translog.errors import SettingsError
-from translog.server.problem import CONTENT_TYPE, problem_body
+from translog.server.problem import BAD_HTTP, CONTENT_TYPE, TOO_MANY_CONNECTIONS, problem_body
 from translog.server.settings import ServerSettings, TLSSettings
 
 _logger = structlog.get_logger()
@@ -45,7 +45,7 @@ class _Connection(web.RequestHandler):
         detail = (message or HTTPStatus(status).phrase).splitlines()[0][:200] if status < 500 else "an internal error"
         response = web.Response(
             status=status,
-            body=problem_body(status, "bad-http", detail),
+            body=problem_body(status, BAD_HTTP, detail),
             headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"},
         )
         response.force_close()
@@ -56,7 +56,7 @@ class _Refusal(asyncio.Protocol):
     """What a connection above the limit gets."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        body = problem_body(503, "too-many-connections", "this log has all the connections it takes", "try again later")
+        body = problem_body(503, TOO_MANY_CONNECTIONS, "this log has all the connections it takes", "try again later")
         head = (
             f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: {CONTENT_TYPE}\r\nContent-Length: {len(body)}\r\n"
             "Retry-After: 5\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"

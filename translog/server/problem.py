@@ -51,11 +51,17 @@ STATUSES: dict[type[TranslogError], int] = {
 """By type; a subclass that is not listed answers as the nearest class above it that is."""
 
 
-_HTTP_PROBLEMS = {
+HTTP_PROBLEMS = {
     404: ("no-such-path", "there is nothing at this path", "GET /openapi.json lists what there is"),
     405: ("method-not-allowed", "this path does not take this method", "the Allow header lists those it takes"),
     413: ("body-too-large", "the body is too large", "send smaller batches"),
+    500: ("internal", "an internal error; it was logged", "tell the log's operator the time it happened"),
 }
+"""Code, detail and hint of what is no TranslogError."""
+BAD_HTTP = "bad-http"
+"""Code of what does not parse as HTTP."""
+TOO_MANY_CONNECTIONS = "too-many-connections"
+"""Code of a connection above the limit."""
 
 
 def status_of(error: TranslogError) -> int:
@@ -80,13 +86,13 @@ def problem(error: TranslogError) -> web.Response:
 def http_problem(error: web.HTTPException) -> web.Response:
     """The answer for what aiohttp itself refuses: no such route, a method that is not allowed, a body too large."""
     headers = {name: value for name, value in error.headers.items() if name in ("Allow", "Location")}
-    code, detail, hint = _HTTP_PROBLEMS.get(error.status, ("http", error.reason, ""))
+    code, detail, hint = HTTP_PROBLEMS.get(error.status, ("http", error.reason, ""))
     return _answer(error.status, code, detail, hint, headers)
 
 
 def internal_problem() -> web.Response:
     """The answer for a defect of ours."""
-    return _answer(500, "internal", "an internal error; it was logged", "tell the log's operator the time it happened", {})
+    return _answer(500, *HTTP_PROBLEMS[500], {})
 
 
 def problem_body(status: int, code: str, detail: str, hint: str = "") -> bytes:
