@@ -74,7 +74,7 @@ class Oracle:
 
     def read_hashes(self, nodes: Sequence[Node]) -> list[bytes]:
         self.reads += 1
-        assert all(0 <= node.index and (node.index + 1) << node.level <= len(self.entries) for node in nodes)
+        assert all(node.index >= 0 and (node.index + 1) << node.level <= len(self.entries) for node in nodes)
         return [self.mth(node.index << node.level, (node.index + 1) << node.level) for node in nodes]
 
     def tile(self, tile: Tile) -> bytes:

@@ -1,10 +1,10 @@
 """Checkpoint texts: one spelling per tree head."""
 
 import pytest
-from core.known import TEXT, text_changes
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.known import TEXT, text_changes
 from translog.core.checkpoint import ORIGIN_BYTES_MAX, Checkpoint, format_checkpoint, parse_checkpoint
 from translog.core.merkle import EMPTY_ROOT
 from translog.core.wire import SIZE_MAX, encode_base64

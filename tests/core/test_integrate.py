@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from core.merkle_oracle import Oracle
 
+from core.merkle_oracle import Oracle
 from translog.core.integrate import EMPTY_EDGE, Edge, integrate, load_edge
 from translog.core.merkle import EMPTY_ROOT
 from translog.core.tile import Tile, tiles_of

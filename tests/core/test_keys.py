@@ -7,6 +7,7 @@ from hashlib import sha256
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from core.known import (
     ENOCH_VKEY,
     LOG,
@@ -20,7 +21,6 @@ from core.known import (
     WITNESS_VKEY,
     text_changes,
 )
-
 from translog.core.keys import (
     PUBLIC_KEY_BYTES,
     SIGNATURE_BYTES,
@@ -260,7 +260,7 @@ def test_every_changed_bit_of_a_signature_is_refused(skey: SKey) -> None:
                 verify_bytes(skey.vkey, b"message", bad)
 
 
-@pytest.mark.parametrize("public_key", [b"\x02" + bytes(31), b"\xff" * 32])
+@pytest.mark.parametrize("public_key", [b"\x02" + bytes(31), b"\xff" * 32, bytes(31), b""])
 def test_a_public_key_that_is_no_point_of_the_curve_verifies_nothing(public_key: bytes) -> None:
     for key_type in (KeyType.ED25519, KeyType.COSIGNATURE_ED25519):
         with pytest.raises(SignatureError):

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from core.merkle_oracle import Oracle, UniformReader, is_subtree, shape, uniform_root
 
+from core.merkle_oracle import Oracle, UniformReader, is_subtree, shape, uniform_root
 from translog.core.merkle import (
     EMPTY_ROOT,
     Node,

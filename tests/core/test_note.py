@@ -1,6 +1,9 @@
 """Signed notes: known answers, whose signatures count, and that no changed note opens as another one."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from core.known import (
     CHECKPOINT,
     ENOCH_VKEY,
@@ -25,9 +28,6 @@ from core.known import (
     substrings,
     verifier,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-
 from translog.core.keys import KeyType, SKey, parse_skey
 from translog.core.note import (
     NOTE_BYTES_MAX,

@@ -4,6 +4,9 @@ import itertools
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from core.known import (
     CHECKPOINT,
     LOG,
@@ -20,9 +23,6 @@ from core.known import (
     signer,
     substrings,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-
 from translog.core.checkpoint import parse_checkpoint
 from translog.core.keys import KeyType, SKey, VKey
 from translog.core.note import sign_note
@@ -349,9 +349,11 @@ def test_a_missed_quorum_is_refused() -> None:
 
 def test_extension_lines_need_a_signature_that_covers_them() -> None:
     text = TEXT + "extension\n"
-    for skeys in ((LOG,), (LOG, LOG_MLDSA)):
+    covering: list[tuple[SKey, ...]] = [(LOG,), (LOG, LOG_MLDSA)]
+    for skeys in covering:
         assert verify_checkpoint(note_of(*skeys, text=text), BOTH).checkpoint.extensions == ("extension",)
-    for skeys in ((LOG_MLDSA,), (LOG_MLDSA, WITNESS), (LOG_MLDSA, WITNESS, WITNESS_MLDSA)):
+    others: list[tuple[SKey, ...]] = [(LOG_MLDSA,), (LOG_MLDSA, WITNESS), (LOG_MLDSA, WITNESS, WITNESS_MLDSA)]
+    for skeys in others:
         with pytest.raises(SignatureError, match="extension lines"):
             verify_checkpoint(note_of(*skeys, text=text), BOTH)
 

@@ -1,6 +1,9 @@
 """Receipts: exact parsing, and that each proves its own entry and no other."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from core.known import (
     CHECKPOINT,
     LEAF,
@@ -16,9 +19,6 @@ from core.known import (
     substrings,
 )
 from core.merkle_oracle import Oracle
-from hypothesis import given
-from hypothesis import strategies as st
-
 from translog.core import hash_leaf
 from translog.core.checkpoint import Checkpoint, format_checkpoint
 from translog.core.note import sign_note
@@ -64,12 +64,12 @@ def test_the_receipt_of_the_only_entry_has_no_hashes() -> None:
 
 def test_a_receipt_in_full() -> None:
     receipt = receipt_of(2, 3, extra=b"extra!")
-    assert WITH_EXTRA == (
+    assert (
         b"c2sp.org/tlog-proof@v1\nextra ZXh0cmEh\nindex 2\n"
         + encode_base64(TREE.mth(0, 2)).encode()
         + b"\n\n"
         + receipt.checkpoint
-    )
+    ) == WITH_EXTRA
     assert parse_receipt(WITH_EXTRA) == receipt
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import pytest
-from core.merkle_oracle import Oracle
 
+from core.merkle_oracle import Oracle
 from translog.core.merkle import EMPTY_ROOT, Node, inclusion_nodes, prove_consistency, prove_inclusion, root_hash
 from translog.core.tile import (
     LEVEL_MAX,

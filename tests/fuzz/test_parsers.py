@@ -6,10 +6,10 @@ For a long run by hand: TRANSLOG_FUZZ_EXAMPLES=100000 python -m pytest tests/fuz
 import os
 
 import pytest
-from fuzz.targets import PARSERS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fuzz.targets import PARSERS
 from translog.errors import MalformedError
 
 EXAMPLES = int(os.environ.get("TRANSLOG_FUZZ_EXAMPLES", "200"))

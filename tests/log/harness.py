@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from log.check_log import check_log
-
 from translog.core.checkpoint import parse_checkpoint
 from translog.core.cosignature import KeySigner
 from translog.core.integrate import EMPTY_EDGE, integrate
@@ -133,9 +132,7 @@ class RecordingHead(HeadFile):
         self.world.note("head", size)
         fault = self.world.head_faults.pop(0) if self.world.head_faults else None
         if fault == "torn":
-            slot = encode_slot(
-                Head(counter=self.require_newest().counter + 1, origin=ORIGIN, size=size, root=root, hold=hold)
-            )
+            slot = encode_slot(Head(counter=self.require_newest().counter + 1, origin=ORIGIN, size=size, root=root, hold=hold))
             at = (self.require_newest().counter + 1) % 2 * SLOT_BYTES
             os.pwrite(self._descriptor, slot[: SLOT_BYTES // 100], at)
         if fault in ("refused", "torn"):
@@ -255,5 +252,3 @@ async def until_open(service: LogService) -> None:
 
 async def until_published(service: LogService, size: int) -> None:
     assert await service.wait_published(size, timeout_ms=PATIENCE_S * 1000), f"size {size} was not published"
-
-

@@ -3,8 +3,8 @@
 import time
 
 import pytest
-from log.harness import FakeClock
 
+from log.harness import FakeClock
 from translog.errors import PushbackError
 from translog.log.clock import ClockGuard, SystemClock
 

@@ -79,7 +79,9 @@ class TestSlot:
                 with pytest.raises(MalformedError):
                     decode_slot(changed)
 
-    @pytest.mark.parametrize("data", [b"", bytes(SLOT_BYTES), b"\xff" * SLOT_BYTES, encode_slot(HEAD)[:-1], encode_slot(HEAD) + b"\0"])
+    @pytest.mark.parametrize(
+        "data", [b"", bytes(SLOT_BYTES), b"\xff" * SLOT_BYTES, encode_slot(HEAD)[:-1], encode_slot(HEAD) + b"\0"]
+    )
     def test_anything_else_is_refused(self, data: bytes) -> None:
         with pytest.raises(MalformedError):
             decode_slot(data)

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from log.check_log import check_log
-from log.harness import META, ORIGIN, POLICY, HeadFault, World, until, until_open, until_published
 from structlog.testing import capture_logs
 
+from log.check_log import check_log
+from log.harness import META, ORIGIN, POLICY, HeadFault, World, until, until_open, until_published
 from translog.core.merkle import EMPTY_ROOT, hash_leaf
 from translog.core.proof import parse_receipt, verify_receipt
 from translog.errors import CorruptionError, FenceError, HeldError, NotFoundError, PushbackError, StorageError
@@ -187,9 +187,7 @@ HELD = {
 
 class TestNeverSigningTwoHistories:
     @pytest.mark.parametrize(("arrange", "code"), HELD.items(), ids=lambda item: getattr(item, "__name__", item))
-    async def test_what_does_not_fit_together_is_held(
-        self, world: World, arrange: Callable[[World], None], code: str
-    ) -> None:
+    async def test_what_does_not_fit_together_is_held(self, world: World, arrange: Callable[[World], None], code: str) -> None:
         await run_to(world, 5)
         arrange(world)
         world.signed.clear()
@@ -207,7 +205,9 @@ class TestNeverSigningTwoHistories:
     async def check_serves_and_takes_nothing(self, service: LogService) -> None:
         receipt = await service.read(lambda reader: reader.receipt(index=3))
         verify_receipt(parse_receipt(receipt), leaf_hash=hash_leaf(b"entry 3"), policy=POLICY)
-        assert await service.read(lambda reader: reader.entries(start=0, end=9, entry_bytes_max=1_000)) == [b"entry %d" % n for n in range(5)]
+        assert await service.read(lambda reader: reader.entries(start=0, end=9, entry_bytes_max=1_000)) == [
+            b"entry %d" % n for n in range(5)
+        ]
         assert await service.wait_published(5, timeout_ms=0)
         with pytest.raises(HeldError) as caught:
             await service.append([b"x"])
@@ -409,7 +409,9 @@ class TestFailedWrite:
                 await service.append([b"y"])
             assert len(world.signed) == signed
 
-    @pytest.mark.parametrize("arrange", [make_head_missing, make_store_behind, make_root_differ], ids=lambda made: made.__name__)
+    @pytest.mark.parametrize(
+        "arrange", [make_head_missing, make_store_behind, make_root_differ], ids=lambda made: made.__name__
+    )
     async def test_reopening_obeys_the_rules_of_starting(self, world: World, arrange: Callable[[World], None]) -> None:
         async with world.running() as service:
             await grow(service, 5)
@@ -536,7 +538,9 @@ class TestStop:
             await stopping
         assert sorted(world.check()) == [b"0", b"1", b"2"]
 
-    @pytest.mark.xfail(strict=True, reason="between its acknowledgement and its wait for publication, stop takes a sender for gone")
+    @pytest.mark.xfail(
+        strict=True, reason="between its acknowledgement and its wait for publication, stop takes a sender for gone"
+    )
     async def test_publishes_for_those_who_wait_for_that(self, world: World) -> None:
         async with world.running() as service:
             gate = world.gate("commit")
@@ -555,7 +559,9 @@ class TestStop:
         assert world.sizes("published")[-1] == 1
         world.check()
 
-    @pytest.mark.xfail(strict=True, reason="stop waits for acknowledgements only, and not for the publication of the last commit")
+    @pytest.mark.xfail(
+        strict=True, reason="stop waits for acknowledgements only, and not for the publication of the last commit"
+    )
     async def test_publishes_what_it_committed(self, world: World) -> None:
         for _ in range(5):  # a race of two threads, so more than once
             async with world.running() as service:

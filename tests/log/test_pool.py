@@ -32,11 +32,17 @@ async def test_first_in_first_out() -> None:
 
 @pytest.mark.parametrize(
     ("entries_max", "entry_bytes_max", "sizes"),
-    [(3, ALL, [1, 1]), (2, ALL, [1, 1]), (1, ALL, [1]), (ALL, 29, [1]), (ALL, 30, [1, 1]), (ALL, 59, [1, 1]), (6, 60, [1, 1, 3])],
+    [
+        (3, ALL, [1, 1]),
+        (2, ALL, [1, 1]),
+        (1, ALL, [1]),
+        (ALL, 29, [1]),
+        (ALL, 30, [1, 1]),
+        (ALL, 59, [1, 1]),
+        (6, 60, [1, 1, 3]),
+    ],
 )
-async def test_takes_what_fits_and_never_part_of_a_submission(
-    entries_max: int, entry_bytes_max: int, sizes: list[int]
-) -> None:
+async def test_takes_what_fits_and_never_part_of_a_submission(entries_max: int, entry_bytes_max: int, sizes: list[int]) -> None:
     pool = make_pool()
     for count in (1, 1, 3):
         pool.add([b"x" * (10 if count == 3 else 15)] * count)

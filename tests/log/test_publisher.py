@@ -5,9 +5,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+
 from log.check_log import kept_checkpoints
 from log.harness import POLICY, HeadFault, World, until, until_open, until_published
-
 from translog.core.policy import verify_checkpoint
 from translog.log import head as head_module
 from translog.log.waiters import SizeWaiters
@@ -82,10 +82,10 @@ async def test_publications_of_many_commits_are_one(world: World) -> None:
     world.check()
 
 
-@pytest.mark.parametrize(("faults", "outages"), [(["refused"], 1), (["torn"], 1), (["applied"], 1), (["refused", "torn"] * 2, 4)])
-async def test_nothing_is_signed_while_the_head_cannot_be_written(
-    world: World, faults: list[HeadFault], outages: int
-) -> None:
+@pytest.mark.parametrize(
+    ("faults", "outages"), [(["refused"], 1), (["torn"], 1), (["applied"], 1), (["refused", "torn"] * 2, 4)]
+)
+async def test_nothing_is_signed_while_the_head_cannot_be_written(world: World, faults: list[HeadFault], outages: int) -> None:
     async with world.running() as service:
         world.head_faults = list(faults)
         world.events.clear()

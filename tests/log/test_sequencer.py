@@ -5,8 +5,8 @@ from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
-from log.harness import World, until, until_published
 
+from log.harness import World, until, until_published
 from translog.errors import PushbackError, StorageError, TooLargeError, TranslogError
 from translog.log.lifecycle import LogService, Mode
 from translog.log.pool import Sequenced

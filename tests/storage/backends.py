@@ -208,5 +208,3 @@ class FailingWrites(Proxy):
         if self._applied:
             batch.write()
         raise leveldb.plyvel.IOError(b"IO error: the disk went away")
-
-

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+
 from storage.backends import Backend, LevelDBBackend, MemoryBackend
 from storage.growth import META, Growth, checkpoint_of, entry_of
-
 from translog.core.merkle import EMPTY_ROOT
 from translog.core.tile import Tile
 from translog.errors import CorruptionError, FenceError, NotFoundError, StorageError
@@ -150,7 +150,9 @@ class TestFailedWrite:
         assert sizes(store.find_checkpoint_below(size_max=9)) == (5 if applied else 2)
 
     @pytest.mark.parametrize("what", ["commit", "publish"])
-    def test_closes_the_door_until_the_store_is_opened_anew(self, backend: Backend, store: LogStore, what: Literal["commit", "publish"]) -> None:
+    def test_closes_the_door_until_the_store_is_opened_anew(
+        self, backend: Backend, store: LogStore, what: Literal["commit", "publish"]
+    ) -> None:
         growth = Growth()
         growth.commit(store, 5)
         backend.fail_next_write(store, what, applied=False)
@@ -309,7 +311,9 @@ class TestRead:
             with pytest.raises(CorruptionError):
                 store.read_entries(start=start, end=end)
 
-    @pytest.mark.parametrize("tile", [Tile(level=0, index=0), Tile(level=0, index=2, width=188), Tile(level=1, index=0, width=2)])
+    @pytest.mark.parametrize(
+        "tile", [Tile(level=0, index=0), Tile(level=0, index=2, width=188), Tile(level=1, index=0, width=2)]
+    )
     @pytest.mark.parametrize("how", ["missing", "a hash short", "a byte short", "empty"])
     def test_a_missing_tile_is_corruption(
         self, backend: Backend, store: LogStore, growth: Growth, tile: Tile, how: str

@@ -6,8 +6,8 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from storage.growth import META
 
+from storage.growth import META
 from translog.core.merkle import EMPTY_ROOT
 from translog.core.tile import LEVEL_MAX
 from translog.errors import CorruptionError, SettingsError

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from storage.backends import LevelDBBackend, Proxy
 from storage.growth import META, Growth, checkpoint_of, entry_of
 from storage.test_lock import ask_other, require_busy
-
 from translog.core.tile import Tile
 from translog.errors import CorruptionError, NotFoundError, SettingsError, StorageError, TranslogError
 from translog.storage import keyspace, leveldb
@@ -177,7 +177,9 @@ class TestBitRot:
 
     @pytest.mark.parametrize("read", READS)
     @pytest.mark.parametrize("position", [0, 7, 100, 300])
-    def test_every_kind_of_read_finds_a_flipped_bit(self, backend: LevelDBBackend, table: Path, read: str, position: int) -> None:
+    def test_every_kind_of_read_finds_a_flipped_bit(
+        self, backend: LevelDBBackend, table: Path, read: str, position: int
+    ) -> None:
         flip(table, position)
         db = leveldb._open_db(backend.directory / "log", create=False)  # as LevelDBStore.open, which reads `meta` and sees it
         store = LevelDBStore(db, META)
@@ -364,9 +366,7 @@ class TestCreateAndOpen:
         ("pattern", "error"),
         [("CURRENT", SettingsError), ("MANIFEST-*", TranslogError), ("*.ldb", CorruptionError)],
     )
-    def test_half_deleted_is_an_error_of_ours(
-        self, backend: LevelDBBackend, pattern: str, error: type[TranslogError]
-    ) -> None:
+    def test_half_deleted_is_an_error_of_ours(self, backend: LevelDBBackend, pattern: str, error: type[TranslogError]) -> None:
         store = backend.create(META)
         Growth().commit(store, 5)
         store._db.compact_range()

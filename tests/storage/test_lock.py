@@ -136,9 +136,7 @@ def _below_a_file(path: Path) -> None:
     [(lambda _: None, SettingsError), (_file, StorageError), (_below_a_file, SettingsError)],
     ids=["missing", "a file", "below a file"],
 )
-def test_what_is_no_directory_is_refused(
-    tmp_path: Path, arrange: Callable[[Path], None], error: type[TranslogError]
-) -> None:
+def test_what_is_no_directory_is_refused(tmp_path: Path, arrange: Callable[[Path], None], error: type[TranslogError]) -> None:
     parent = tmp_path / "parent"
     parent.mkdir()
     arrange(parent / "home")

@@ -143,9 +143,10 @@ def _report(verified: VerifiedReceipt, count: int, checker: _Checker, *, as_json
         document = {"ok": True, "count": count, "checkpoints": checkpoints}
         click.echo(json.dumps(document | ({"index": verified.index} if count == 1 else {})))
         return
+    under = len(checker.checkpoints)
     if count == 1:
         click.echo(f"OK: entry {verified.index} is in the log")
     else:
-        click.echo(f"OK: all {count} entries are in the log, under {len(checker.checkpoints)} checkpoints; the last one:")
+        click.echo(f"OK: all {count} entries are in the log" + (f", under {under} checkpoints; the last:" if under > 1 else ""))
     for line in describe_checkpoint(verified.checkpoint):
         click.echo(f"  {line}")

@@ -1,25 +1,22 @@
-"""A log's life: start-up, the tasks that run it, what happens when a write fails, drain and stop.
+"""A log's life: start, the tasks that run it, what happens when a write fails, drain and stop.
 
-Rules: start-up and recovery are one code path, `_open`. It refuses to sign when DIR/head and the store do not fit together
-("never signing two histories", specs/formats.md): the log is then held, serves what it has and takes nothing. A failed
-write closes the store and opens the log anew; broken invariants (CorruptionError) hold it until somebody looks. Start-up
-reads a bounded number of tiles, whatever the size.
+Rules: start-up and recovery are one code path, opening.py. Where that says the log must not sign, it is held: it serves what
+it has and takes nothing. A failed write closes the store and opens the log anew; a broken invariant (CorruptionError) holds
+it until somebody looks.
 """
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from enum import Enum
 from typing import TypeVar
 
 import structlog
 
-from translog.core.integrate import Edge, load_edge
-from translog.core.merkle import EMPTY_ROOT, root_hash
+from translog.core.merkle import EMPTY_ROOT
 from translog.core.note import Signer
-from translog.core.tile import TileCache, TileReader
+from translog.core.tile import TileCache
 from translog.errors import (
     CorruptionError,
     FenceError,
@@ -27,18 +24,18 @@ from translog.errors import (
     PushbackError,
     StorageError,
     TranslogError,
-    VerificationError,
 )
 from translog.log.clock import Clock, ClockGuard
-from translog.log.head import Head, HeadFile
+from translog.log.head import HeadFile
 from translog.log.metrics import LogMetrics
+from translog.log.opening import Opening, open_log
 from translog.log.pool import Pool, Sequenced
 from translog.log.publisher import Publisher
-from translog.log.reader import Published, Reader, read_published
+from translog.log.reader import Published, Reader
 from translog.log.sequencer import Sequencer
 from translog.log.settings import LogSettings
 from translog.log.waiters import SizeWaiters
-from translog.storage.store import LogMeta, LogStore, StoredCheckpoint, TreeState
+from translog.storage.store import LogMeta, LogStore, TreeState
 
 _logger = structlog.get_logger()
 
@@ -56,53 +53,6 @@ class Mode(Enum):
     REOPENING = "reopening"
     HELD = "held"
     STOPPING = "stopping"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Opening:
-    """What one opening of the store found."""
-
-    store: LogStore
-    head: HeadFile
-    state: TreeState
-    edge: Edge
-    published: Published | None
-    held: HeldError | None
-
-
-def require_may_sign(head: Head, *, state: TreeState, root_at_head: bytes | None, latest: StoredCheckpoint | None) -> None:
-    """Raises HeldError unless signing the store's tree cannot contradict what was signed before.
-
-    `root_at_head` is the root of the store's first `head.size` entries, None where it has fewer.
-    """
-    if root_at_head is None:
-        raise HeldError(
-            f"the store has {state.size} entries, but a tree of {head.size} may have been signed: it is an older copy, or lost "
-            "its newest writes",
-            hint="restore the newest backup or fill it from a mirror; if neither exists, keep this log read-only and start a "
-            "new one with a new origin",
-            code="store-behind-head",
-        )
-    if root_at_head != head.root:
-        raise HeldError(
-            f"the store's first {head.size} entries are not the ones that may have been signed",
-            hint="this store and DIR/head are of two histories: find the store that belongs to the head",
-            code="head-mismatch",
-        )
-    if latest is not None and latest.size > head.size:
-        raise HeldError(
-            f"a checkpoint of size {latest.size} was published, but DIR/head knows of {head.size} only: it is an older copy",
-            hint="put the newest DIR/head back; or, if you know that nothing newer than this store was ever signed, run "
-            "`translog resume DIR --nothing-newer-was-signed`",
-            code="head-behind",
-        )
-    if head.hold:
-        raise HeldError(
-            "this log was restored and must not sign before it is known to be whole",
-            hint="fill it from a mirror; or, if you know that nothing newer was ever signed, run "
-            "`translog resume DIR --nothing-newer-was-signed`",
-            code="on-hold",
-        )
 
 
 class LogService:
@@ -139,7 +89,7 @@ class LogService:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._signing = ThreadPoolExecutor(1, thread_name_prefix="signing")
         self._readers = ThreadPoolExecutor(settings.reader_threads, thread_name_prefix="reader")
-        self._opening: _Opening | None = None
+        self._opening: Opening | None = None
         self._reader: Reader | None = None
         self._cache = TileCache(tiles_max=settings.tile_cache_tiles)
         self._task: asyncio.Task[None] | None = None
@@ -270,7 +220,7 @@ class LogService:
 
     async def _begin(self) -> list[_Work]:
         """Opens the log; the tasks to run on it, none if it is held."""
-        opening = await self._run(self._writer, self._open)
+        opening = await self._run(self._writer, lambda: open_log(self._open_store, self._open_head))
         self._opening = opening
         self._set_integrated(opening.state)
         self._cache = TileCache(tiles_max=self.settings.tile_cache_tiles)
@@ -332,32 +282,6 @@ class LogService:
                 jumped = True
             self.metrics.clock_jump.set(self.guard.jump_ms / 1000)
             await asyncio.sleep(_CLOCK_WATCH_S)
-
-    def _open(self) -> _Opening:
-        """On the writer's thread. The one way a log comes up, at the start and after a failed write."""
-        with ExitStack() as undo:
-            store = self._open_store()
-            undo.callback(store.close)
-            head = self._open_head()
-            undo.callback(head.close)
-            state = store.read_state()
-            try:
-                edge = load_edge(store, size=state.size, root=state.root)
-            except VerificationError as error:
-                raise CorruptionError(
-                    f"the store is damaged: {error.detail}", hint="restore the log from a backup or a mirror"
-                ) from error
-            latest = store.read_checkpoint()
-            held = None
-            try:
-                newest = head.require_newest()
-                root_at_head = _root_at(store, state, newest.size)
-                require_may_sign(newest, state=state, root_at_head=root_at_head, latest=latest)
-            except HeldError as error:
-                held = error
-            published = None if latest is None else read_published(latest)
-            undo.pop_all()
-            return _Opening(store=store, head=head, state=state, edge=edge, published=published, held=held)
 
     async def _supervise(self, work: list[_Work]) -> None:
         while work:
@@ -428,15 +352,6 @@ class LogService:
 
     async def _run(self, executor: Executor, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(executor, function)
-
-
-def _root_at(store: LogStore, state: TreeState, size: int) -> bytes | None:
-    if size > state.size:
-        return None
-    try:
-        return root_hash(size, TileReader(store, size=state.size, root=state.root))
-    except VerificationError as error:
-        raise CorruptionError(f"the store is damaged: {error.detail}") from error
 
 
 def _stopping() -> PushbackError:

@@ -92,6 +92,7 @@ def _middleware(api: Api, listener: str, *, authenticated: bool) -> Middleware:
     async def middleware(request: web.Request, handler: _Next) -> web.StreamResponse:
         begin = time.perf_counter()
         response = await _answer(request, handler)
+        response.headers.update(_HEADERS)
         resource = request.match_info.route.resource
         route = resource.canonical if resource is not None else "none"
         method = request.method if request.method in _METHODS else "other"
@@ -118,4 +119,5 @@ def _middleware(api: Api, listener: str, *, authenticated: bool) -> Middleware:
     return middleware
 
 
+_HEADERS = {"Server": "translog", "X-Content-Type-Options": "nosniff"}
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})

@@ -38,6 +38,8 @@ class Receipts(StrEnum):
 
 
 class AppendQuery(BaseModel):
+    """`?ack=&receipts=`."""
+
     ack: Ack = Field(Ack.PUBLISHED, description="Answer when committed, or when in a checkpoint.")
     receipts: Receipts = Field(
         Receipts.INDEX, description="none: indexes only as first and count; index: one result each; full: with proofs."
@@ -45,6 +47,8 @@ class AppendQuery(BaseModel):
 
 
 class AckQuery(BaseModel):
+    """`?ack=`."""
+
     ack: Ack = Field(Ack.PUBLISHED, description="Answer when committed, or when in a checkpoint.")
 
 
@@ -79,7 +83,7 @@ async def post_entries(api: Api, request: web.Request) -> web.Response:
     _require_appender(api, request)
     query = parse_query(AppendQuery, request)
     split = _SPLITTERS.get(request.content_type)
-    if split is None:
+    if split is None or "Content-Type" not in request.headers:
         raise UnsupportedMediaError(
             "this content type is not an entry batch", hint=f"send {' or '.join(_SPLITTERS)}", code="unsupported-type"
         )

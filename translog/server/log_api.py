@@ -88,10 +88,14 @@ def _parse_leaf_hash(value: object) -> bytes:
 
 
 class SizeQuery(BaseModel):
+    """`?size=`."""
+
     size: Decimal | None = Field(None, description="A tree size.")
 
 
 class InclusionQuery(BaseModel):
+    """What to prove, and in which tree."""
+
     index: Decimal | None = Field(None, description="The entry's index; this or leaf_hash.")
     leaf_hash: Annotated[bytes | None, BeforeValidator(_parse_leaf_hash), WithJsonSchema({"type": "string"})] = Field(
         None, description="The entry's leaf hash, hex or base64; needs the setting `log.leaf_lookup`."
@@ -100,11 +104,15 @@ class InclusionQuery(BaseModel):
 
 
 class ConsistencyQuery(BaseModel):
+    """Between which sizes."""
+
     old: Decimal
     new: Decimal
 
 
 class EntriesQuery(BaseModel):
+    """Which range."""
+
     start: Decimal
     end: Decimal
 

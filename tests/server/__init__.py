@@ -1,0 +1,1 @@
+"""Tests of translog.server: a whole log, served on a real socket."""

@@ -1,0 +1,240 @@
+"""The read side of tlog-tiles over HTTP: bytes, paths, headers. Requirements 13 to 20 of the specifications' checklist."""
+
+import gzip
+from hashlib import sha256
+
+import pytest
+from core.merkle_oracle import Oracle
+
+from translog.server.tiles_api import _accepts_gzip
+
+from .conftest import Serve
+from .harness import (
+    OCTETS,
+    Running,
+    bundle,
+    numbered,
+    publication_blocked,
+    request_bytes,
+    require_checkpoint,
+    tile_bytes,
+    tile_path,
+    tiles_at,
+)
+
+SIZES = (1, 2, 255, 256, 257, 511, 512, 513, 700)
+IMMUTABLE = "public, max-age=604800, immutable"
+
+
+async def test_every_tile_of_every_published_size_is_served_to_the_byte_for_ever(log_server: Running) -> None:
+    oracle = Oracle(numbered(0, SIZES[-1]))
+    seen: set[tuple[int, int, int]] = set()
+    size = 0
+    for target in SIZES:
+        await log_server.grow(oracle.entries[size:target])
+        size = target
+        assert require_checkpoint((await log_server.get("/checkpoint")).body, oracle) == size
+        seen |= set(tiles_at(size))
+        for level, index, width in seen:
+            tile = (await log_server.get(tile_path(level, index, width))).require_ok()
+            assert tile.body == tile_bytes(oracle, level, index, width)
+            if level == 0:
+                entries = oracle.entries[index * 256 : index * 256 + width]
+                assert (await log_server.get(tile_path("entries", index, width))).body == bundle(entries)
+    assert (1, 0, 1) in seen
+    assert (0, 0, 255) in seen
+    assert (0, 2, 188) in seen
+
+
+async def test_every_width_of_a_tile_is_a_prefix_of_it(log_server: Running) -> None:
+    oracle = Oracle(numbered(0, 300))
+    await log_server.grow(oracle.entries)
+    full = (await log_server.get("/tile/0/000")).body
+    assert len(full) == 256 * 32
+    for width in range(1, 256):
+        assert (await log_server.get(f"/tile/0/000.p/{width}")).body == full[: 32 * width]
+        assert (await log_server.get(f"/tile/entries/000.p/{width}")).body == bundle(oracle.entries[:width])
+
+
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 257])
+async def test_exactly_the_tiles_of_the_size_exist_and_no_empty_ones(log_server: Running, size: int) -> None:
+    await log_server.grow(numbered(0, size))
+    wanted = {(level, index): width for level, index, width in tiles_at(size)}
+    for level in (0, 1, 2, 7, 63):
+        for index in (0, 1, 2):
+            width = wanted.get((level, index), 0)
+            for beyond in {width + 1, 255, 256} & set(range(width + 1, 257)):
+                answer = await log_server.get(tile_path(level, index, beyond))
+                answer.problem(404, "not-published")
+                assert int(answer.headers["Retry-After"]) >= 1
+                if level == 0:
+                    (await log_server.get(tile_path("entries", index, beyond))).problem(404, "not-published")
+
+
+async def test_a_tile_that_is_committed_but_not_published_is_not_shown(
+    log_server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with publication_blocked(monkeypatch):
+        assert (await log_server.append([b"x"], "?ack=durable")).status == 202
+        (await log_server.get("/tile/0/000.p/1")).problem(404, "not-published")
+        (await log_server.get("/tile/entries/000.p/1")).problem(404, "not-published")
+
+
+@pytest.mark.parametrize("path", ["0/000", "0/000.p/7", "0/001.p/44", "1/000.p/1", "entries/000", "entries/001.p/44"])
+async def test_tiles_full_or_partial_are_immutable_octets(log_server: Running, path: str) -> None:
+    await log_server.grow(numbered(0, 300))
+    answer = (await log_server.get(f"/tile/{path}")).require_ok()
+    assert answer.headers["Content-Type"] == OCTETS
+    assert answer.headers["Cache-Control"] == IMMUTABLE
+    assert "Content-Encoding" not in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/checkpoint", "/v1/checkpoint", "/v1/checkpoint?size=0"])
+async def test_a_checkpoint_is_text_and_never_cached(log_server: Running, path: str) -> None:
+    answer = (await log_server.get(path)).require_ok()
+    assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("accept", ["", "gzip", "gzip, identity"])
+@pytest.mark.parametrize("path", ["/tile/entries/000.p/9", "/tile/0/000.p/9", "/tile/zero", "/nothing"])
+async def test_no_error_is_cached_or_marked_as_compressed(log_server: Running, path: str, accept: str) -> None:
+    answer = await log_server.get(path, Accept_Encoding=accept)
+    answer.problem(400 if "zero" in path else 404)
+
+
+@pytest.mark.parametrize(
+    ("accept", "compressed"),
+    [
+        ("gzip", True),
+        ("gzip, identity", True),
+        ("GZIP;q=0.5", True),
+        ("br;q=1, gzip; q=0.001", True),
+        ("identity", False),
+        ("gzip;q=0", False),
+        ("gzip; q=0.000", False),
+        ("gzipped", False),
+        ("", False),
+        ("br, zstd", False),
+    ],
+)
+async def test_bundles_are_compressed_for_those_who_take_it(log_server: Running, accept: str, compressed: bool) -> None:
+    entries = numbered(0, 20)
+    await log_server.grow(entries)
+    answer = (await log_server.get("/tile/entries/000.p/20", Accept_Encoding=accept)).require_ok()
+    assert answer.headers.get("Content-Encoding") == ("gzip" if compressed else None)
+    assert answer.headers["Vary"] == "Accept-Encoding"
+    assert (gzip.decompress(answer.body) if compressed else answer.body) == bundle(entries)
+    assert _accepts_gzip(accept) == compressed
+
+
+async def test_hash_tiles_are_never_compressed(log_server: Running) -> None:
+    await log_server.grow(numbered(0, 20))
+    answer = await log_server.get("/tile/0/000.p/20", Accept_Encoding="gzip")
+    assert "Content-Encoding" not in answer.headers
+    assert len(answer.body) == 20 * 32
+
+
+async def test_bundles_of_a_log_that_is_not_public_are_not_for_shared_caches(serve: Serve) -> None:
+    log = await serve(public_read="members")
+    await log.grow([b"x"])
+    assert (await log.get("/tile/entries/000.p/1")).headers["Cache-Control"].startswith("private")
+    assert (await log.get("/tile/0/000.p/1")).headers["Cache-Control"] == IMMUTABLE
+
+
+async def test_bundle_leaves_hash_to_the_level_0_tile(log_server: Running) -> None:
+    entries = [b"", b"a", b"b" * 65_535]
+    await log_server.grow(entries)
+    tile = (await log_server.get("/tile/0/000.p/3")).body
+    data = (await log_server.get("/tile/entries/000.p/3")).body
+    for number in range(3):
+        length = int.from_bytes(data[:2], "big")
+        assert sha256(b"\0" + data[2 : 2 + length]).digest() == tile[32 * number : 32 * number + 32]
+        data = data[2 + length :]
+    assert data == b""
+
+
+NOT_CANONICAL = [
+    "0/0",
+    "0/00",
+    "0/0000",
+    "0/000/",
+    "0//000",
+    "0/000.p",
+    "0/000.p/",
+    "0/000.p/0",
+    "0/000.p/01",
+    "0/000.p/256",
+    "0/000.p/257",
+    "0/000.p/1000",
+    "0/000.p/-1",
+    "0/000.p/+1",
+    "0/000.p/1/",
+    "0/000.p/1.p/1",
+    "0/000.P/1",
+    "0/x000",
+    "0/x000/000",
+    "0/x000/x001/000",
+    "0/001/000",
+    "0/X001/000",
+    "0/x001000",
+    "0/x1/000",
+    "00/000",
+    "01/000",
+    "64/000",
+    "255/000",
+    "-1/000",
+    "+0/000",
+    "a/000",
+    "Entries/000",
+    "entries/0",
+    "entries/x000/000",
+    "entries/000.p/0",
+    "entries/000.p/256",
+    "data/000",
+    "0",
+    "0/",
+    "0/00a",
+    "0/%30%30%30",
+    "0/000%2ep/1",
+    "0%2F000",
+    "%65ntries/000",
+    "0/../0/000",
+    "./0/000",
+    "../checkpoint",
+    "entries/../0/000",
+    "0/x999/x999/x999/x999/x999/x999/x999/999",
+    "0/x999/x999/x999/x999/x999/x999/999",
+    "0/x036/x028/x797/x018/x963/968",
+    "0/" + "x001/" * 60 + "000",
+]
+
+
+@pytest.mark.parametrize("path", NOT_CANONICAL)
+async def test_every_other_spelling_of_a_tile_path_is_refused(log_server: Running, path: str) -> None:
+    answer = await log_server.raw(request_bytes("GET", f"/tile/{path}"))
+    answer.problem(400)
+
+
+@pytest.mark.parametrize(
+    "path", ["/tile", "/tile/", "//tile/0/000", "/Tile/0/000", "/checkpoint/", "/CHECKPOINT", "/a/../checkpoint"]
+)
+async def test_nothing_else_leads_to_a_tile_or_checkpoint(log_server: Running, path: str) -> None:
+    (await log_server.raw(request_bytes("GET", path))).problem(404, "no-such-path")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "0/999",
+        "0/x001/000",
+        "0/x001/x234/067.p/8",
+        "0/x036/x028/x797/x018/x963/967",
+        "entries/x036/x028/x797/x018/x963/967",
+        "7/000",
+        "63/x036/x028/x797/x018/x963/967",
+    ],
+)
+async def test_absurd_tiles_are_not_published(log_server: Running, path: str) -> None:
+    await log_server.grow([b"x"])
+    (await log_server.get(f"/tile/{path}")).problem(404, "not-published")
