@@ -17,7 +17,7 @@ from translog.errors import MalformedError, NotFoundError, StorageError, TooLarg
 from translog.identity.principal import Permission, require
 from translog.log.pool import Sequenced
 from translog.log.reader import Reader
-from translog.server.api import JSON, NDJSON, NO_STORE, OCTETS, PLAIN_TEXT, PRINCIPAL, Api, Route, json_response, parse_query
+from translog.server.api import JSON, NDJSON, NO_STORE, OCTETS, PLAIN_TEXT, PRINCIPAL, Api, Route, parse_query
 from translog.server.body import read_body
 from translog.storage.store import Profile
 
@@ -90,8 +90,9 @@ async def post_entries(api: Api, request: web.Request) -> web.Response:
     entries = split(await read_body(request, api.settings), api.settings.entries_per_request_max)
     sequenced = await _append(api, entries)
     published = await _published(api, sequenced, query.ack)
-    answer = await _answer(api, sequenced, query.receipts, published=published)
-    return json_response(answer, status=200 if published else 202)
+    # On a reader's thread: a large answer takes long to prove and to write.
+    body = await api.service.read(lambda reader: _answer(reader, sequenced, query.receipts, published=published))
+    return web.Response(status=200 if published else 202, body=body, content_type=JSON, headers={"Cache-Control": NO_STORE})
 
 
 def _require_appender(api: Api, request: web.Request) -> None:
@@ -151,30 +152,27 @@ async def _published(api: Api, sequenced: Sequenced, ack: Ack) -> bool:
     return await api.service.wait_published(sequenced.first + sequenced.count, timeout_ms=api.settings.publish_deadline_ms)
 
 
-async def _answer(api: Api, sequenced: Sequenced, receipts: Receipts, *, published: bool) -> AppendAnswer:
-    first, count = sequenced.first, sequenced.count
-    answer = AppendAnswer(first=first, count=count, results=[], checkpoint=None)
+def _answer(reader: Reader, sequenced: Sequenced, receipts: Receipts, *, published: bool) -> bytes:
+    indexes = range(sequenced.first, sequenced.first + sequenced.count)
     if receipts is Receipts.NONE:
-        return answer
-    if not published:
-        answer.results = [Result(index=n, receipt=f"/v1/receipts/{n}") for n in range(first, first + count)]
-        return answer
-    proofs: list[list[bytes]] | None = None
-    if receipts is Receipts.FULL:
+        results = []
+    elif not published:
+        results = [Result(index=index, receipt=f"/v1/receipts/{index}") for index in indexes]
+    elif receipts is Receipts.INDEX:
+        results = [Result(index=index) for index in indexes]
+    else:
+        results = [Result(index=index, proof=_prove(reader, index)) for index in indexes]
+    answer = AppendAnswer(
+        first=sequenced.first,
+        count=sequenced.count,
+        results=results,
+        checkpoint=reader.published.note.decode() if published and receipts is not Receipts.NONE else None,
+    )
+    return answer.model_dump_json().encode()
 
-        def prove(reader: Reader) -> tuple[bytes, list[list[bytes]]]:
-            found = [reader.inclusion(index=n).proof for n in range(first, first + count)]
-            return reader.published.note, found
 
-        note, proofs = await api.service.read(prove)
-        answer.checkpoint = note.decode()
-    elif (shown := api.service.published) is not None:
-        answer.checkpoint = shown.note.decode()
-    answer.results = [
-        Result(index=first + n, proof=None if proofs is None else [encode_base64(value) for value in proofs[n]])
-        for n in range(count)
-    ]
-    return answer
+def _prove(reader: Reader, index: int) -> list[str]:
+    return [encode_base64(value) for value in reader.inclusion(index=index).proof]
 
 
 _ERRORS = (400, 401, 403, 404, 413, 415, 503)
