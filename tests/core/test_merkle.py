@@ -4,6 +4,7 @@ import json
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def test_range_nodes_cover_the_range_in_order_with_maximal_perfect_subtrees() ->
             nodes = range_nodes(begin, end)
             covered = [leaf for level, index in nodes for leaf in range(index << level, (index + 1) << level)]
             assert covered == list(range(begin, end))
-            for (level, index), (next_level, next_index) in zip(nodes, nodes[1:], strict=False):
+            for (level, index), (next_level, next_index) in pairwise(nodes):
                 assert not (level == next_level and index % 2 == 0 and next_index == index + 1), "these two could be one"
 
 

@@ -325,7 +325,7 @@ def test_a_key_of_one_origin_never_signs_for_another() -> None:
 
 def test_an_origin_that_the_policy_does_not_list_is_refused() -> None:
     for policy in (parse("quorum none"), parse(f"witness w {WITNESS_VKEY}\nquorum w\n")):
-        with pytest.raises(SignatureError, match="lists no log 'example.com/log'") as caught:
+        with pytest.raises(SignatureError, match=r"lists no log 'example.com/log'") as caught:
             verify_checkpoint(CHECKPOINT, policy)
         assert caught.value.code == "unknown-log"
 

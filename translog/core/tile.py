@@ -137,7 +137,7 @@ def decode_bundle(data: bytes, *, count_max: int | None = None) -> list[bytes]:
     position = 0
     while position < len(data):
         if count_max is not None and len(entries) == count_max:
-            raise MalformedError(f"more than {count_max} entries in a bundle")
+            raise MalformedError(f"more than {count_max} entries in a bundle", code="too-many-entries")
         begin = position + 2
         position = begin + int.from_bytes(data[position:begin], "big")
         if position > len(data):

@@ -20,6 +20,8 @@ else:
     from backports import zstd
 
 ENCODINGS = ("gzip", "zstd")
+_SLICE_BYTES_MIN = 512
+_SLICE_BYTES_MAX = 64 * 1024
 
 
 class _Decompressor(Protocol):
@@ -34,7 +36,7 @@ class _Decompressor(Protocol):
 
 async def read_body(request: web.Request, settings: ServerSettings) -> bytes:
     """The whole body, decompressed. Raises TooLargeError, MalformedError, UnsupportedMediaError."""
-    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    encoding = ",".join(request.headers.getall("Content-Encoding", ["identity"])).strip().lower()
     if encoding not in ("identity", *ENCODINGS):
         raise UnsupportedMediaError(
             "this Content-Encoding is not supported",
@@ -61,27 +63,34 @@ async def read_body(request: web.Request, settings: ServerSettings) -> bytes:
 
 
 def decompress(data: bytes, encoding: str, *, size_max: int) -> bytes:
-    """Every member or frame of `data`. Raises TooLargeError as soon as the result exceeds `size_max`, MalformedError."""
-    parts: list[bytes] = []
-    size = 0
-    while data or not parts:
+    """Every member or frame of `data`. Raises TooLargeError as soon as the result exceeds `size_max`, MalformedError.
+
+    Input goes in slices that grow within a member, for what follows a member's end is copied: many small members would
+    otherwise cost the square of their number.
+    """
+    result = bytearray()
+    position = 0
+    while position < len(data) or not position:
         decompressor: _Decompressor = zlib.decompressobj(wbits=31) if encoding == "gzip" else zstd.ZstdDecompressor()
-        try:
-            part = decompressor.decompress(data, size_max - size + 1)
-        except (zlib.error, zstd.ZstdError):
-            raise MalformedError(f"the body is not valid {encoding}", code="bad-compression") from None
-        size += len(part)
-        if size > size_max:
-            raise TooLargeError(
-                f"the body is larger than {size_max} bytes when decompressed",
-                hint="send smaller batches",
-                code="body-too-large",
-            )
-        if not decompressor.eof:
-            raise MalformedError(f"the {encoding} body is cut short", code="bad-compression")
-        parts.append(part)
-        data = decompressor.unused_data
-    return b"".join(parts)
+        slice_bytes = _SLICE_BYTES_MIN
+        while not decompressor.eof:
+            piece = data[position : position + slice_bytes]
+            if not piece:
+                raise MalformedError(f"the {encoding} body is cut short", code="bad-compression")
+            try:
+                result += decompressor.decompress(piece, size_max - len(result) + 1)
+            except (zlib.error, zstd.ZstdError):
+                raise MalformedError(f"the body is not valid {encoding}", code="bad-compression") from None
+            if len(result) > size_max:
+                raise TooLargeError(
+                    f"the body is larger than {size_max} bytes when decompressed",
+                    hint="send smaller batches",
+                    code="body-too-large",
+                )
+            position += len(piece)
+            slice_bytes = min(2 * slice_bytes, _SLICE_BYTES_MAX)
+        position -= len(decompressor.unused_data)
+    return bytes(result)
 
 
 def _too_large(size_max: int) -> TooLargeError:

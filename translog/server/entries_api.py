@@ -82,8 +82,9 @@ async def post_add(api: Api, request: web.Request) -> web.Response:
 async def post_entries(api: Api, request: web.Request) -> web.Response:
     _require_appender(api, request)
     query = parse_query(AppendQuery, request)
-    split = _SPLITTERS.get(request.content_type)
-    if split is None or "Content-Type" not in request.headers:
+    content_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    split = _SPLITTERS.get(content_type)
+    if split is None:
         raise UnsupportedMediaError(
             "this content type is not an entry batch", hint=f"send {' or '.join(_SPLITTERS)}", code="unsupported-type"
         )
@@ -111,17 +112,24 @@ def split_lines(body: bytes, entries_max: int) -> list[bytes]:
 
 def split_bundle(body: bytes, entries_max: int) -> list[bytes]:
     """The entry-bundle encoding, of any number of entries. Raises MalformedError, TooLargeError."""
-    return _bounded(decode_bundle(body), entries_max)
+    try:
+        return _bounded(decode_bundle(body, count_max=entries_max), entries_max)
+    except MalformedError as error:
+        raise (_too_many(entries_max) if error.code == "too-many-entries" else error) from None
 
 
 def _bounded(entries: list[bytes], entries_max: int) -> list[bytes]:
     if not entries:
         raise MalformedError("there is no entry in the body", hint="an empty entry is sent as an empty line", code="no-entries")
     if len(entries) > entries_max:
-        raise TooLargeError(
-            f"more than {entries_max} entries in one request", hint="send smaller batches", code="too-many-entries"
-        )
+        raise _too_many(entries_max)
     return entries
+
+
+def _too_many(entries_max: int) -> TooLargeError:
+    return TooLargeError(
+        f"more than {entries_max} entries in one request", hint="send smaller batches", code="too-many-entries"
+    )
 
 
 _SPLITTERS = {NDJSON: split_lines, OCTETS: split_bundle}
