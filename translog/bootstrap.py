@@ -32,7 +32,9 @@ from translog.log.lifecycle import LogService
 from translog.log.metrics import LogMetrics
 from translog.server.api import Api
 from translog.server.app import admin_app, public_app
-from translog.server.listener import Listener, reload_tls, tls_context
+from translog.server.listener import Listener
+from translog.server.settings import TLSSettings
+from translog.server.tls import TLS
 from translog.storage.keyspace import FORMAT_VERSION
 from translog.storage.leveldb import LevelDBStore
 from translog.storage.lock import DirectoryLock
@@ -154,7 +156,8 @@ class LogServer:
         meta = await asyncio.to_thread(_read_meta, lock, settings)
         skeys = read_log_keys(self._directory / "keys", origin=meta.origin)
         members = Members(settings.members)
-        tls = tls_context(settings.server.tls)
+        metrics = LogMetrics()
+        tls = TLS(settings.server.tls, expiry=metrics.tls_expiry) if _wants_tls(settings.server.tls) else None
         self.service = service = LogService(
             meta=meta,
             open_store=lambda: LevelDBStore.open(lock),
@@ -162,7 +165,7 @@ class LogServer:
             signers=[KeySigner(skey) for skey in skeys],
             clock=SystemClock(),
             settings=settings.log,
-            metrics=LogMetrics(),
+            metrics=metrics,
         )
         await service.start()
         stack.push_async_callback(service.stop, drain_ms=settings.server.drain_timeout_ms)
@@ -176,7 +179,7 @@ class LogServer:
             policy=format_log_policy(vkeys, url=settings.server.public_url),
             leaf_lookup=lookup,
         )
-        public = Listener(public_app(api), settings.server, tls=tls)
+        public = Listener(public_app(api), settings.server, tls=None if tls is None else tls.context)
         self.address = await public.start(settings.server.listen)
         stack.push_async_callback(public.stop)
         if settings.server.admin_listen:
@@ -184,7 +187,7 @@ class LogServer:
             self.admin_address = await admin.start(settings.server.admin_listen)
             stack.push_async_callback(admin.stop)
         if tls is not None:
-            self._run(reload_tls(tls, settings.server.tls))
+            self._run(tls.watch())
 
     def _leaf_lookup(self, meta: LogMeta) -> LeafLookup | None:
         if not self._settings.log.leaf_lookup:
@@ -208,6 +211,10 @@ class LogServer:
     async def stop(self) -> None:
         """Takes no new connections, finishes what is under way, closes everything."""
         await self._stack.aclose()
+
+
+def _wants_tls(settings: TLSSettings) -> bool:
+    return settings.cert is not None or settings.key is not None or settings.client_ca is not None
 
 
 def _read_meta(lock: DirectoryLock, settings: Settings) -> LogMeta:

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from translog.core.merkle import EMPTY_ROOT
 from translog.errors import HeldError, MalformedError, StorageError
-from translog.log import head as head_module
 from translog.log.head import SLOT_BYTES, Head, HeadFile, decode_slot, encode_slot, sync_directory
 
 ORIGIN = "log.example/test"
@@ -112,7 +111,7 @@ class TestWrite:
             assert os.path.samestat(os.fstat(descriptor), path.stat())
             seen.append(newest(path).size)  # what was written when the sync was asked for
 
-        monkeypatch.setattr(head_module.os, "fdatasync", fdatasync)
+        monkeypatch.setattr(os, "fdatasync", fdatasync)
         with opened(path) as file:
             for n in (1, 2):
                 file.write(size=n, root=root(n))
@@ -127,7 +126,7 @@ class TestWrite:
             order.append(f"{Path(named).name} {(tmp_path / 'head').exists()}")
             real(descriptor)
 
-        monkeypatch.setattr(head_module.os, "fsync", fsync)
+        monkeypatch.setattr(os, "fsync", fsync)
         HeadFile.create(tmp_path / "head", origin=ORIGIN, size=3, root=root(3), hold=True)
         assert order == ["head.new False", f"{tmp_path.name} True"]
         assert newest(tmp_path / "head") == Head(counter=0, origin=ORIGIN, size=3, root=root(3), hold=True)
@@ -171,7 +170,7 @@ class TestWrite:
 
         with opened(path) as file:
             with monkeypatch.context() as patched:
-                patched.setattr(head_module.os, call, fail)
+                patched.setattr(os, call, fail)
                 with pytest.raises(StorageError) as caught:
                     file.write(size=1, root=root(1))
             assert caught.value.hint
@@ -181,7 +180,7 @@ class TestWrite:
 
     def test_in_pieces_is_whole(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         real = os.pwrite
-        monkeypatch.setattr(head_module.os, "pwrite", lambda fd, data, at: real(fd, data[:1000], at))
+        monkeypatch.setattr(os, "pwrite", lambda fd, data, at: real(fd, data[:1000], at))
         with opened(path) as file:
             file.write(size=1, root=root(1))
         assert newest(path).size == 1
@@ -218,7 +217,7 @@ class TestOpen:
 
         before = set(os.listdir("/proc/self/fd"))
         with monkeypatch.context() as patched:
-            patched.setattr(head_module.os, "pread", fail)
+            patched.setattr(os, "pread", fail)
             with pytest.raises(StorageError):
                 HeadFile.open(path, origin=ORIGIN)
         assert set(os.listdir("/proc/self/fd")) == before

@@ -1,6 +1,8 @@
-"""Private keys in files: written once, for their owner alone, never shown in an error."""
+"""Private keys in files: written once, readable by their owner only, refused otherwise, never shown."""
 
 import os
+import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,109 +11,150 @@ from translog.core.keys import KeyType, SKey, format_skey
 from translog.errors import SettingsError, StorageError
 from translog.log.keyfiles import LOG_KEY_FILES, create_log_keys, read_log_keys, read_skey, write_skey
 
-ORIGIN = "log.example/test"
+ORIGIN = "log.example/keys"
 SKEY = SKey(name=ORIGIN, type=KeyType.ED25519, seed=bytes(range(32)))
+
+
+def numbered() -> Callable[[int], bytes]:
+    """Random bytes that are not."""
+    count = iter(range(256))
+    return lambda size: bytes([next(count)]) * size
 
 
 @pytest.fixture
 def keys(tmp_path: Path) -> Path:
+    create_log_keys(tmp_path / "keys", origin=ORIGIN, random_bytes=numbered())
     return tmp_path / "keys"
 
 
-def create(keys: Path) -> list[SKey]:
-    return create_log_keys(keys, origin=ORIGIN, random_bytes=os.urandom)
-
-
-def test_created_keys_come_back(keys: Path) -> None:
-    created = create(keys)
-    assert [key.type for key in created] == [KeyType.COSIGNATURE_MLDSA44, KeyType.ED25519]
-    assert len({key.seed for key in created}) == 2
-    assert read_log_keys(keys, origin=ORIGIN) == created
-
-
-def test_only_their_owner_may_read_them(keys: Path) -> None:
-    create(keys)
-    assert keys.stat().st_mode & 0o777 == 0o700
-    assert {path.stat().st_mode & 0o777 for path in keys.iterdir()} == {0o600}
-
-
-@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660, 0o601])
-def test_a_key_that_others_may_touch_is_refused_and_told_how_to_mend_it(keys: Path, mode: int) -> None:
-    create(keys)
-    path = keys / LOG_KEY_FILES[KeyType.ED25519]
-    path.chmod(mode)
+def refusal(path: Path) -> SettingsError:
     with pytest.raises(SettingsError) as caught:
-        read_log_keys(keys, origin=ORIGIN)
-    assert caught.value.code == "key-mode"
-    assert caught.value.hint == f"chmod 600 {path}"
+        read_skey(path)
+    assert "PRIVATE" not in str(caught.value)
+    return caught.value
+
+
+def test_a_key_of_each_type_is_made_from_seeds_of_its_own(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def random_bytes(size: int) -> bytes:
+        asked.append(size)
+        return bytes([len(asked)]) * size
+
+    made = create_log_keys(tmp_path / "keys", origin=ORIGIN, random_bytes=random_bytes)
+    assert asked == [32, 32]
+    assert [(skey.name, skey.type) for skey in made] == [(ORIGIN, KeyType.COSIGNATURE_MLDSA44), (ORIGIN, KeyType.ED25519)]
+    assert made[0].seed != made[1].seed
+    assert read_log_keys(tmp_path / "keys", origin=ORIGIN) == made
+
+
+def test_modes_let_nobody_else_in_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        create_log_keys(tmp_path / "keys", origin=ORIGIN, random_bytes=numbered())
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "keys").iterdir()} == {0o600}
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660, 0o620, 0o610, 0o777])
+def test_keys_that_others_may_touch_are_refused_with_the_way_out(keys: Path, mode: int) -> None:
+    path = keys / "log-ed25519.skey"
+    path.chmod(mode)
+    error = refusal(path)
+    assert error.code == "key-mode"
+    assert f"mode 0{mode:o}" in error.detail
+    assert error.hint == f"chmod 600 {path}"
+    path.chmod(0o600)
+    assert read_skey(path).name == ORIGIN
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o400, 0o700])
+def test_modes_of_the_owner_alone_are_fine(keys: Path, mode: int) -> None:
+    (keys / "log-ed25519.skey").chmod(mode)
+    assert read_skey(keys / "log-ed25519.skey").type is KeyType.ED25519
 
 
 def test_keys_are_never_overwritten(keys: Path) -> None:
-    created = create(keys)
+    before = (keys / "log-ed25519.skey").read_bytes()
     with pytest.raises(SettingsError) as caught:
-        create(keys)
+        write_skey(keys / "log-ed25519.skey", SKEY)
     assert caught.value.code == "key-exists"
-    assert read_log_keys(keys, origin=ORIGIN) == created
+    with pytest.raises(SettingsError):
+        create_log_keys(keys, origin=ORIGIN, random_bytes=numbered())
+    assert (keys / "log-ed25519.skey").read_bytes() == before
 
 
-def test_a_key_file_is_the_go_form_and_a_newline(tmp_path: Path) -> None:
-    write_skey(tmp_path / "key", SKEY)
-    assert (tmp_path / "key").read_text() == format_skey(SKEY) + "\n"
-    assert read_skey(tmp_path / "key") == SKEY
+def test_a_place_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StorageError, match="cannot create"):
+        create_log_keys(tmp_path / "file" / "keys", origin=ORIGIN, random_bytes=numbered())
+    with pytest.raises(StorageError, match="cannot write"):
+        write_skey(tmp_path / "nowhere" / "key", SKEY)
 
 
-@pytest.mark.parametrize("lost", list(LOG_KEY_FILES))
-def test_one_key_is_enough(keys: Path, lost: KeyType) -> None:
-    create(keys)
-    (keys / LOG_KEY_FILES[lost]).unlink()
-    (key,) = read_log_keys(keys, origin=ORIGIN)
-    assert key.type is not lost
-
-
-@pytest.mark.parametrize("there", [True, False])
-def test_no_key_says_which_to_bring_back(keys: Path, there: bool) -> None:
-    if there:
-        keys.mkdir()
+def test_a_key_may_be_switched_off_but_not_all(keys: Path) -> None:
+    names = list(LOG_KEY_FILES.values())
+    (keys / names[0]).unlink()
+    assert [skey.type for skey in read_log_keys(keys, origin=ORIGIN)] == [KeyType.ED25519]
+    (keys / names[1]).unlink()
     with pytest.raises(SettingsError) as caught:
         read_log_keys(keys, origin=ORIGIN)
     assert caught.value.code == "no-keys"
-    assert all(name in caught.value.hint for name in LOG_KEY_FILES.values())
+    assert all(name in caught.value.hint for name in names)
 
 
 def test_keys_of_another_log_are_refused(keys: Path) -> None:
-    create(keys)
-    with pytest.raises(SettingsError, match="log.example/other"):
+    with pytest.raises(SettingsError, match=r"is named 'log\.example/keys', this log is"):
         read_log_keys(keys, origin="log.example/other")
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"no key", b"\xff", format_skey(SKEY)[:-2].encode(), format_skey(SKEY).encode() + b"\n\n", b"x" * 100_000],
-)
-def test_what_is_no_key_is_refused_without_quoting_it(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "key"
-    path.touch(mode=0o600)
+def test_one_key_of_another_log_is_enough(keys: Path) -> None:
+    (keys / "log-ed25519.skey").unlink()
+    write_skey(keys / "log-ed25519.skey", SKey(name="log.example/other", type=KeyType.ED25519, seed=bytes(32)))
+    with pytest.raises(SettingsError):
+        read_log_keys(keys, origin=ORIGIN)
+
+
+CONTENTS = [
+    b"",
+    b"\n",
+    b"PRIVATE+KEY+secretly",
+    b"\xff\xfe\x00",
+    b"x" * 100_000,
+    format_skey(SKEY).encode() + b"\n\n",
+    b" " + format_skey(SKEY).encode(),
+    format_skey(SKEY).encode()[:-1],
+    format_skey(SKEY).encode().replace(b"PRIVATE", b"private"),
+    str(SKEY.vkey).encode(),
+]
+
+
+@pytest.mark.parametrize("content", CONTENTS, ids=range(len(CONTENTS)))
+def test_files_that_hold_no_key_are_refused_without_showing_it(keys: Path, content: bytes) -> None:
+    path = keys / "log-ed25519.skey"
     path.write_bytes(content)
-    with pytest.raises(SettingsError) as caught:
-        read_skey(path)
-    assert caught.value.code == "bad-key"
-    assert "PRIVATE" not in str(caught.value)
+    error = refusal(path)
+    assert error.code == "bad-key"
+    assert "secretly" not in str(error)
 
 
-@pytest.mark.parametrize("there", ["nothing", "directory"])
-def test_what_cannot_be_read_is_refused(tmp_path: Path, there: str) -> None:
-    path = tmp_path / "key"
-    if there == "directory":
-        path.mkdir(mode=0o700)
-    with pytest.raises(SettingsError, match="cannot read"):
-        read_skey(path)
+def test_a_missing_key_file_is_named(tmp_path: Path) -> None:
+    assert f"cannot read {tmp_path / 'key'}: No such file" in refusal(tmp_path / "key").detail
 
 
-def test_what_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(StorageError):
-        create(tmp_path / "file" / "keys")
-    with pytest.raises(StorageError):
-        create(tmp_path / "missing" / "keys")
-    with pytest.raises(StorageError):
-        write_skey(tmp_path / "missing" / "key", SKEY)
+def test_a_directory_is_no_key(tmp_path: Path) -> None:
+    (tmp_path / "key").mkdir(mode=0o700)
+    assert "Is a directory" in refusal(tmp_path / "key").detail
+
+
+def test_names_beyond_ascii_are_read_back(tmp_path: Path) -> None:
+    made = create_log_keys(tmp_path / "keys", origin="log.example/\xfc", random_bytes=numbered())
+    assert read_log_keys(tmp_path / "keys", origin="log.example/\xfc") == made
+
+
+def test_a_key_of_the_other_type_than_its_file_says_is_refused(keys: Path) -> None:
+    (keys / "log-mldsa44.skey").write_bytes((keys / "log-ed25519.skey").read_bytes())
+    with pytest.raises(SettingsError):
+        read_log_keys(keys, origin=ORIGIN)

@@ -18,6 +18,7 @@ from translog.log.clock import SystemClock
 from translog.log.head import HeadFile
 from translog.log.lifecycle import LogService, Mode
 from translog.log.metrics import LogMetrics
+from translog.log.reader import Published
 from translog.log.settings import LogSettings
 from translog.storage.leveldb import LevelDBStore
 from translog.storage.lock import DirectoryLock
@@ -172,7 +173,7 @@ def make_head_of_another_log(world: World) -> None:
     HeadFile.create(world.head_path, origin="log.example/other", size=5, root=world.disk.state.root)
 
 
-HELD = {
+HELD: dict[Callable[[World], None], str] = {
     make_store_behind: "store-behind-head",
     make_root_differ: "head-mismatch",
     make_older_root_differ: "head-mismatch",
@@ -318,7 +319,12 @@ class TestFailedWrite:
         service = world.service()
         shown: list[int] = []
         real = service._show
-        monkeypatch.setattr(service, "_show", lambda published: (shown.append(published.size), real(published)))
+
+        def show(published: Published) -> None:
+            shown.append(published.size)
+            real(published)
+
+        monkeypatch.setattr(service, "_show", show)
         await service.start()
         await grow(service, 3)
         if isinstance(fault, Fault):
@@ -358,9 +364,11 @@ class TestFailedWrite:
             with pytest.raises(StorageError):
                 await service.append([b"x"])
             await gate.reached()
-            assert world.opened[-1].read_checkpoint() != lost  # the store has forgotten
+            forgotten = world.opened[-1].read_checkpoint()
+            assert forgotten is None or forgotten.size < 3
             assert service.published == lost
-            assert await service.read(lambda reader: reader.checkpoint()) == lost.note if lost else False
+            assert lost is not None
+            assert await service.read(lambda reader: reader.checkpoint()) == lost.note
             gate.open()
             await until_open(service)
         world.check()
@@ -510,7 +518,10 @@ class TestClockWatch:
         monkeypatch.setattr(lifecycle, "_CLOCK_WATCH_S", 0.001)
         with capture_logs() as logs:
             async with world.running() as service:
-                jump = lambda: service.metrics.registry.get_sample_value("translog_clock_jump_seconds")  # noqa: E731
+
+                def jump() -> float | None:
+                    return service.metrics.registry.get_sample_value("translog_clock_jump_seconds")
+
                 world.clock.wall += 60_000
                 await until(lambda: jump() == 60)
                 world.clock.wall -= 60_000
@@ -538,9 +549,6 @@ class TestStop:
             await stopping
         assert sorted(world.check()) == [b"0", b"1", b"2"]
 
-    @pytest.mark.xfail(
-        strict=True, reason="between its acknowledgement and its wait for publication, stop takes a sender for gone"
-    )
     async def test_publishes_for_those_who_wait_for_that(self, world: World) -> None:
         async with world.running() as service:
             gate = world.gate("commit")
@@ -559,9 +567,6 @@ class TestStop:
         assert world.sizes("published")[-1] == 1
         world.check()
 
-    @pytest.mark.xfail(
-        strict=True, reason="stop waits for acknowledgements only, and not for the publication of the last commit"
-    )
     async def test_publishes_what_it_committed(self, world: World) -> None:
         for _ in range(5):  # a race of two threads, so more than once
             async with world.running() as service:
@@ -582,14 +587,14 @@ class TestStop:
             waiting = asyncio.create_task(service.append([b"b"]))
             await until(lambda: service._pool.entries == 1)
             stopping = asyncio.create_task(service.stop(drain_ms=0))
+            await until(lambda: service._task is not None and service._task.cancelling() > 0)
+            gate.open()
             with pytest.raises(PushbackError):
                 await waiting
-            gate.open()
             assert (await in_flight).first == 0
             await stopping
         assert world.disk.entries == [b"a"]
 
-    @pytest.mark.xfail(strict=True, reason="a publication under way when the log stops outlives the head file it writes to")
     async def test_waits_for_a_publication_under_way(self, world: World) -> None:
         closed_under_it = threading.Event()
         async with world.running() as service:
@@ -611,7 +616,6 @@ class TestStop:
             await stopping
         assert not too_early, "the head file was closed while a thread was about to write to it"
 
-    @pytest.mark.xfail(strict=True, reason="recovery overwrites the mode STOPPING, so a log that drains takes entries again")
     async def test_stays_stopping_through_a_failed_write(self, world: World) -> None:
         async with world.running() as service:
             gate = world.gate("commit")
@@ -631,7 +635,6 @@ class TestStop:
             await holds_the_drain
             assert modes == {Mode.STOPPING}
 
-    @pytest.mark.xfail(strict=True, reason="what the writer's thread opens while the log is stopped is never closed")
     async def test_during_a_reopening_leaves_nothing_open(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         service = world.service()
         await service.start()

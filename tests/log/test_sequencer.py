@@ -69,14 +69,9 @@ async def test_a_lone_append_commits_at_once(world: World, monkeypatch: pytest.M
         with monkeypatch.context() as patched:
             patched.setattr(loop, "call_at", call_at)
             await service.append([b"a"])
-            await until_idle(service)
+            await until_published(service, 1)
         assert all(wait > 1 for wait in waits)
     assert world.sizes("commit") == [1]
-
-
-async def until_idle(service: LogService) -> None:
-    while service.published is None or service.published.size < service.integrated.size:
-        await asyncio.sleep(0)
 
 
 async def test_what_waits_during_a_commit_forms_one_commit(world: World) -> None:
@@ -169,6 +164,21 @@ async def test_a_failed_commit_leaves_those_in_flight_with_an_unknown_outcome(wo
     assert world.disk.entries == ([b"a", b"b"] if applied else [])
 
 
+async def test_a_store_that_breaks_in_an_unforeseen_way_leaves_nobody_waiting(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def commit(_: object) -> None:
+        raise MemoryError
+
+    async with world.running() as service:
+        monkeypatch.setattr(world.opened[-1], "commit", commit)
+        async with asyncio.timeout(1):
+            with pytest.raises(StorageError) as caught:
+                await service.append([b"a"])
+        assert caught.value.code == "outcome-unknown"
+        await until(lambda: service.mode is Mode.HELD)
+
+
 async def test_a_full_pool_pushes_back_and_loses_nothing(world: World) -> None:
     world.settings = world.settings.model_copy(update={"pool_entries_max": 3, "retry_after_ms": 70})
     async with world.running() as service:
@@ -227,9 +237,6 @@ class TestClock:
 
 
 class TestWhatNoLogCanHold:
-    @pytest.mark.xfail(
-        strict=True, reason="an append of no entries reaches the store, whose FenceError holds the log for everybody"
-    )
     async def test_no_entries_at_all_are_refused_and_the_log_stays_open(self, world: World) -> None:
         async with world.running() as service:
             with pytest.raises(TranslogError):
@@ -237,7 +244,6 @@ class TestWhatNoLogCanHold:
             assert (await service.append([b"a"])).first == 0
             assert service.mode is Mode.OPEN
 
-    @pytest.mark.xfail(strict=True, reason="nothing keeps an entry that fits no bundle from being committed for good")
     async def test_an_entry_that_fits_no_bundle_is_refused(self, world: World) -> None:
         async with world.running() as service:
             assert (await service.append([b"\x00" * 65_535])).first == 0

@@ -9,7 +9,7 @@ import json
 import threading
 from base64 import b64decode
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -23,11 +23,10 @@ from yarl import URL
 
 from translog.bootstrap import LogServer
 from translog.core.checkpoint import parse_checkpoint
-from translog.core.note import parse_note
+from translog.core.note import parse_note, sign_note
 from translog.core.policy import Policy, parse_policy
 from translog.core.proof import parse_receipt, verify_receipt
 from translog.log.clock import SystemClock
-from translog.log.publisher import sign_note
 from translog.storage.leveldb import LevelDBStore
 from translog.storage.store import Update
 
@@ -104,9 +103,15 @@ class Running:
     def url(self) -> str:
         return f"http://{self.server.address}"
 
-    async def request(self, method: str, path: str, *, body: Any = None, admin: bool = False, **headers: str) -> Answer:
+    async def request(self, method: str, path: str, *, body: Any = None, **headers: str) -> Answer:
         """Sends one request, path and headers as given; `_` in a header's name stands for `-`."""
-        address = self.server.admin_address if admin else self.server.address
+        return await self._request(self.server.address, method, path, body=body, headers=headers)
+
+    async def admin(self, method: str, path: str, **headers: str) -> Answer:
+        """The same to the admin listener."""
+        return await self._request(self.server.admin_address, method, path, body=None, headers=headers)
+
+    async def _request(self, address: str, method: str, path: str, *, body: Any, headers: dict[str, str]) -> Answer:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         async with self.http.request(method, URL(f"http://{address}{path}", encoded=True), data=body, headers=sent) as answer:
             return Answer(status=answer.status, headers=answer.headers, body=await answer.read())
@@ -138,9 +143,9 @@ class Running:
         leaf_hash = sha256(b"\0" + entry).digest()
         return verify_receipt(parse_receipt(receipt), leaf_hash=leaf_hash, policy=await self.policy()).index
 
-    async def raw(self, data: bytes, *, admin: bool = False) -> Answer:
+    async def raw(self, data: bytes) -> Answer:
         """Sends bytes, and reads one answer until the other side closes."""
-        return await raw(self.server.admin_address if admin else self.server.address, data)
+        return await raw(self.server.address, data)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
@@ -159,10 +164,8 @@ async def connection(address: str) -> AsyncIterator[tuple[asyncio.StreamReader, 
             yield reader, writer
     finally:
         writer.close()
-        try:
+        with suppress(ConnectionError):
             await writer.wait_closed()
-        except ConnectionError:
-            pass
 
 
 async def raw(address: str, data: bytes) -> Answer:
@@ -177,13 +180,16 @@ def parse_answer(data: bytes) -> Answer:
     head, separator, body = data.partition(b"\r\n\r\n")
     assert separator, data
     status_line, *lines = head.decode("latin-1").split("\r\n")
-    headers = CIMultiDict(tuple(line.split(": ", 1)) for line in lines)
+    headers: CIMultiDict[str] = CIMultiDict()
+    for line in lines:
+        name, _, value = line.partition(": ")
+        headers.add(name, value)
     return Answer(status=int(status_line.split(" ")[1]), headers=headers, body=body)
 
 
 def request_bytes(method: str, path: str, *lines: str, body: bytes = b"") -> bytes:
     """A request that asks for its connection to be closed."""
-    head = [f"{method} {path} HTTP/1.1", "Host: log.example", "Connection: close", *lines, "", ""]
+    head = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", "Connection: close", *lines, "", ""]
     return "\r\n".join(head).encode("latin-1") + body
 
 
@@ -276,5 +282,5 @@ class SettableClock(SystemClock):
 async def until(condition: Callable[[], bool]) -> None:
     """Returns when `condition` holds."""
     async with asyncio.timeout(PATIENCE_S):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  # nobody signals what tests wait for
             await asyncio.sleep(0.002)

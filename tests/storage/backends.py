@@ -15,6 +15,9 @@ from translog.storage.lock import DirectoryLock
 from translog.storage.memory import Fault, MemoryDisk, MemoryStore
 from translog.storage.store import LogMeta, LogStore
 
+PLYVEL: Any = vars(leveldb)["plyvel"]
+"""The module under the name it has here: plyvel or plyvel_next."""
+
 
 class Backend(ABC):
     """One place a store can be in. At most one store is open at a time."""
@@ -135,7 +138,7 @@ class LevelDBBackend(Backend):
     @contextmanager
     def raw(self) -> Iterator[Any]:
         """The database of a closed store, without any of our care."""
-        db = leveldb.plyvel.DB(str(self.directory / "log"))
+        db = PLYVEL.DB(str(self.directory / "log"))
         try:
             yield db
         finally:
@@ -207,4 +210,4 @@ class FailingWrites(Proxy):
         yield batch
         if self._applied:
             batch.write()
-        raise leveldb.plyvel.IOError(b"IO error: the disk went away")
+        raise PLYVEL.IOError(b"IO error: the disk went away")

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from storage.backends import LevelDBBackend, Proxy
+from storage.backends import PLYVEL, LevelDBBackend, Proxy
 from storage.growth import META, Growth, checkpoint_of, entry_of
 from storage.test_lock import ask_other, require_busy
 from translog.core.tile import Tile
@@ -77,7 +77,7 @@ class TestOneHolder:
         store, growth = backend.create(META), Growth()
         growth.commit(store, 5)
         with monkeypatch.context() as patched:
-            patched.setattr(leveldb.plyvel, "DB", _unreachable)
+            patched.setattr(PLYVEL, "DB", _unreachable)
             require_busy(backend.directory)
             (backend.directory / "lock").unlink()
             require_busy(backend.directory)
@@ -146,7 +146,7 @@ class _FailingBatch:
 
     def put(self, key: bytes, value: bytes) -> None:
         if not self._left:
-            raise leveldb.plyvel.IOError(b"IO error: half way")
+            raise PLYVEL.IOError(b"IO error: half way")
         self._left -= 1
         self._batch.put(key, value)
 
@@ -272,7 +272,7 @@ class TestDamagedLog:
                             growth.accept(growth.next(count))
                     growth.check(store)
             except CorruptionError as error:  # cut inside the very first batch: no `meta`
-                assert "holds no log" in error.detail
+                assert "holds no log" in error.detail  # noqa: PT017  the other outcome
         assert seen == set(self.SIZES)
 
     @pytest.mark.parametrize("tail", [b"\x01" * 40, b"\xff" * 40, bytes(40), bytes(6) + b"\x01" + b"x" * 40])
@@ -311,9 +311,9 @@ class TestCreateAndOpen:
         Growth().check(store)
 
     def test_create_that_fails_leaves_nothing_behind(self, backend: LevelDBBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-        real = leveldb.plyvel.DB
+        real = PLYVEL.DB
         with monkeypatch.context() as patched:
-            patched.setattr(leveldb.plyvel, "DB", lambda *args, **options: _PutsFail(real(*args, **options), after=1))
+            patched.setattr(PLYVEL, "DB", lambda *args, **options: _PutsFail(real(*args, **options), after=1))
             with pytest.raises(StorageError):
                 backend.create(META)
         Growth().check(backend.create(META))
@@ -392,7 +392,7 @@ class TestCreateAndOpen:
 
     def test_errors_of_leveldb_without_a_message_are_told_all_the_same(self) -> None:
         with pytest.raises(StorageError, match="cannot"), leveldb._wrapped("cannot"):
-            raise leveldb.plyvel.Error
+            raise PLYVEL.Error
         with pytest.raises(StorageError, match="quota"), leveldb._wrapped("cannot"):
             raise OSError("quota")
 
@@ -504,8 +504,7 @@ class TestFullDisk:
             store = LevelDBStore.create(lock, META)
             ballast = self.fill(small_disk, leave=400_000)
             with pytest.raises(StorageError) as caught:
-                for n in range(100):
-                    growth.commit(store, 1, entries=[os.urandom(50_000) + b"%d" % n])
+                self.commit_until_it_fails(store, growth)
             assert "full" in caught.value.hint
             assert growth.edge.size >= 4
             with pytest.raises(StorageError, match="since one failed"):
@@ -520,6 +519,10 @@ class TestFullDisk:
             growth.commit(store, 10)
             growth.check(store)
             store.close()
+
+    def commit_until_it_fails(self, store: LevelDBStore, growth: Growth) -> None:
+        for _ in range(100):
+            growth.commit(store, 1, entries=[os.urandom(50_000)])
 
     def use(self, store: LevelDBStore) -> None:
         """Where it opened after all, writing fails."""

@@ -119,7 +119,8 @@ class RemoteLog:
             return []
         hashes = (await self._load(head, leaves)).read_hashes(leaves)
         found: list[bytes] = []
-        for bundle in bundles_of(start=start, end=end):
+        whole_end = min(head.size, -(-end // TILE_WIDTH) * TILE_WIDTH)  # only bundles that the checkpoint implies
+        for bundle in bundles_of(start=start, end=whole_end):
             data = await self._fetch(bundle, bytes_max=_BUNDLE_BYTES_MAX)
             found += decode_bundle(data, count_max=TILE_WIDTH)[: bundle.width]
         skipped = start % TILE_WIDTH

@@ -122,7 +122,7 @@ def _refused(url: str, answer: Answer) -> RemoteError:
     code, detail, hint = "", "", ""
     try:
         document = json.loads(answer.body)
-        code, detail, hint = (str(document.get(name) or "") for name in ("code", "detail", "hint"))
+        code, detail, hint = (v if isinstance(v := document.get(n), str) else "" for n in ("code", "detail", "hint"))
     except (ValueError, AttributeError, RecursionError):
         pass
     try:

@@ -11,7 +11,6 @@ any. https://c2sp.org/tlog-checkpoint
 
 from dataclasses import dataclass
 
-from translog.core.merkle import EMPTY_ROOT
 from translog.core.wire import HASH_BYTES, decode_base64, encode_base64, parse_decimal, split_lines
 from translog.errors import MalformedError
 
@@ -30,22 +29,20 @@ class Checkpoint:
 
 
 def parse_checkpoint(text: str) -> Checkpoint:
-    """The tree head in the text of a note. Raises MalformedError, also for size 0 with a root of something."""
+    """The tree head in the text of a note. Raises MalformedError. Whether the root of size 0 is that of the empty tree is
+    for whoever verifies the checkpoint."""
     lines = split_lines(text)
     if len(lines) < 3 or not all(lines):
         raise MalformedError("not a checkpoint: it needs origin, size and root, and no empty line")
     origin, size, root, *extensions = lines
     if len(origin.encode()) > ORIGIN_BYTES_MAX:
         raise MalformedError(f"the origin is longer than {ORIGIN_BYTES_MAX} bytes")
-    checkpoint = Checkpoint(
+    return Checkpoint(
         origin=origin,
         size=parse_decimal(size),
         root=decode_base64(root, size=HASH_BYTES),
         extensions=tuple(extensions),
     )
-    if checkpoint.size == 0 and checkpoint.root != EMPTY_ROOT:
-        raise MalformedError("a checkpoint of size 0 whose root is not that of the empty tree")
-    return checkpoint
 
 
 def format_checkpoint(checkpoint: Checkpoint) -> str:

@@ -6,7 +6,7 @@
            u64 start, u64 end, 32-byte hash; start 0 and end = size for a checkpoint    payload: u64 time || signature
 
 Rules: times are POSIX seconds, big-endian, at most 2^63-1; 0x06 does not cover extension lines (core/policy.py refuses them
-where nothing else verified); a cosignature of a checkpoint has a time, 0 is for subtrees. A log's own ML-DSA-44 signature is
+where nothing else verified); time 0 makes no claim, and we never sign it. A log's own ML-DSA-44 signature is
 a 0x06 line under its origin. https://c2sp.org/tlog-cosignature
 """
 
@@ -57,16 +57,19 @@ def _message(key: VKey, text: str, time_s: int) -> bytes:
 
 
 def signature_time(vkey: VKey, payload: bytes) -> int | None:
-    """The time (POSIX seconds) that a signature line of this key states, None for a kind without one.
+    """The time (POSIX seconds) that a signature line of this key states; None for a kind without one, and for 0, which
+    makes no claim that the tree was the largest at any time. Raises SignatureError for a payload without a valid time."""
+    return _split(vkey, payload)[0] or None
 
-    Raises SignatureError for a payload that is too short to have one or states one out of range.
-    """
+
+def _split(vkey: VKey, payload: bytes) -> tuple[int, bytes]:
+    """The time, 0 for none, and the bare signature."""
     if vkey.type is KeyType.ED25519:
-        return None
+        return 0, payload
     time_s = int.from_bytes(payload[:TIME_BYTES], "big")
-    if len(payload) < TIME_BYTES or not 0 < time_s <= SIZE_MAX:
+    if len(payload) < TIME_BYTES or time_s > SIZE_MAX:
         raise SignatureError(f"the cosignature of {vkey.name}+{vkey.key_id.hex()} states no valid time")
-    return time_s
+    return time_s, payload[TIME_BYTES:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +88,11 @@ class KeyVerifier:
 
     def verify(self, text: str, payload: bytes) -> None:
         """See note.Verifier. A 0x06 key verifies checkpoints only: any other text raises SignatureError."""
-        time_s = signature_time(self.vkey, payload)
-        signature = payload if time_s is None else payload[TIME_BYTES:]
+        time_s, signature = _split(self.vkey, payload)
         if len(signature) != SIGNATURE_BYTES[self.vkey.type]:
             raise SignatureError(f"the signature of {self.name}+{self.key_id.hex()} has the wrong length")
         try:
-            message = _message(self.vkey, text, time_s or 0)
+            message = _message(self.vkey, text, time_s)
         except MalformedError as error:
             raise SignatureError(f"{self.name} cannot have signed this: {error.detail}") from None
         verify_bytes(self.vkey, message, signature)

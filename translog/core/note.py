@@ -120,8 +120,7 @@ def format_note(text: str, signatures: Iterable[Signature]) -> bytes:
 def open_note(data: bytes, verifiers: Iterable[Verifier]) -> VerifiedNote:
     """Parses and verifies a note.
 
-    Raises MalformedError; SignatureError if no line is of a known key, or if the first line of a known key does not verify
-    (repeats of a key already seen are ignored).
+    Raises MalformedError; SignatureError if no line is of a known key, or if any line of a known key does not verify.
     """
     return verify_note(parse_note(data), verifiers)
 
@@ -133,11 +132,9 @@ def verify_note(note: Note, verifiers: Iterable[Verifier]) -> VerifiedNote:
     unverified = []
     for signature in note.signatures:
         key = (signature.name, signature.key_id)
-        if key in verified:
-            continue
         if key in known:
             known[key].verify(note.text, signature.payload)
-            verified[key] = signature
+            verified.setdefault(key, signature)
         else:
             unverified.append(signature)
     if not verified:

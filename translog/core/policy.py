@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from translog.core.checkpoint import Checkpoint, parse_checkpoint
 from translog.core.cosignature import KeyVerifier, signature_time
 from translog.core.keys import KeyType, VKey, parse_vkey
+from translog.core.merkle import EMPTY_ROOT
 from translog.core.note import parse_note, verify_note
 from translog.core.wire import clip, parse_decimal
-from translog.errors import MalformedError, QuorumError, SignatureError
+from translog.errors import ConsistencyError, MalformedError, QuorumError, SignatureError
 
 POLICY_BYTES_MAX = 1_000_000
 """Largest policy read; the specification asks for at least 32 logs, 32 witnesses and 32 groups (about 120 kB)."""
@@ -229,7 +230,8 @@ def verify_checkpoint(note: bytes, policy: Policy) -> VerifiedCheckpoint:
     """The tree head in `note`, if `policy` accepts it.
 
     Raises MalformedError; SignatureError if no listed key of its origin signed it, if the line of a listed key does not
-    verify, or if it has extension lines that only an ML-DSA-44 signature would vouch for; QuorumError.
+    verify, or if it has extension lines that only an ML-DSA-44 signature would vouch for; ConsistencyError for a tree of
+    size 0 with a root of something; QuorumError.
     """
     parsed = parse_note(note)
     checkpoint = parse_checkpoint(parsed.text)
@@ -248,6 +250,8 @@ def verify_checkpoint(note: bytes, policy: Policy) -> VerifiedCheckpoint:
     cosigned = tuple(item for witness in witnesses for item in verified(witness.name, witness.vkey))
     if not signed:
         raise SignatureError(f"no key of the log {clip(checkpoint.origin)} in the policy signed this", code="unknown-key")
+    if checkpoint.size == 0 and checkpoint.root != EMPTY_ROOT:
+        raise ConsistencyError("the checkpoint is of size 0, but its root is not that of the empty tree")
     if checkpoint.extensions and all(item.vkey.type is KeyType.COSIGNATURE_MLDSA44 for item in signed):
         raise SignatureError("the checkpoint has extension lines, which the log's ML-DSA-44 signature does not cover")
     require_quorum(policy, [item.name for item in cosigned])

@@ -53,7 +53,8 @@ class ClockGuard:
         if abs(jump_ms) > self._jump_ms_max:
             raise PushbackError(
                 f"the log's clock was set by {jump_ms / 1000:+.1f} s, so sequencing is paused",
-                hint="set the clock right, or accept it: POST /clock/accept on the admin listener",
+                hint="set the clock right; or accept it, on the log's machine: "
+                "curl -X POST -H 'Translog-Operator: NAME' http://127.0.0.1:6963/clock/accept",
                 code="clock-jumped",
                 retry_after_ms=self._retry_after_ms,
             )

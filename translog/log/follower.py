@@ -45,12 +45,15 @@ class Follower:
 
     async def run(self) -> None:
         """Follows until cancelled."""
-        while True:
-            try:
-                await self._follow()
-            except TranslogError as error:
-                _logger.warning("a follower failed, it tries again", follower=self._sink.name, detail=str(error))
-                await asyncio.sleep(_RETRY_S)
+        try:
+            while True:
+                try:
+                    await self._follow()
+                except TranslogError as error:
+                    _logger.warning("a follower failed, it tries again", follower=self._sink.name, detail=str(error))
+                    await asyncio.sleep(_RETRY_S)
+        finally:
+            await asyncio.to_thread(self._thread.shutdown)
 
     async def _follow(self) -> None:
         loop = asyncio.get_running_loop()

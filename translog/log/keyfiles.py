@@ -48,14 +48,21 @@ def write_skey(path: Path, skey: SKey) -> None:
 
 def read_log_keys(directory: Path, *, origin: str) -> list[SKey]:
     """The log's keys that are there, at least one. Raises SettingsError."""
-    skeys = [read_skey(path) for name in LOG_KEY_FILES.values() if (path := directory / name).exists()]
+    found = {key_type: read_skey(path) for key_type, name in LOG_KEY_FILES.items() if (path := directory / name).exists()}
+    skeys = list(found.values())
     if not skeys:
         raise SettingsError(
             f"there is no key in {directory}",
             hint=f"bring {' and '.join(LOG_KEY_FILES.values())} back from their backup",
             code="no-keys",
         )
-    for skey in skeys:
+    for key_type, skey in found.items():
+        if skey.type is not key_type:
+            raise SettingsError(
+                f"{directory / LOG_KEY_FILES[key_type]} holds a key of another type than its name says",
+                hint="bring this log's own keys back",
+                code="bad-key",
+            )
         if skey.name != origin:
             raise SettingsError(
                 f"a key in {directory} is named {skey.name!r}, this log is {origin!r}", hint="bring this log's own keys back"
@@ -72,7 +79,7 @@ def read_skey(path: Path) -> SKey:
                 f"{path} may be read by others (mode {mode & 0o777:04o})", hint=f"chmod 600 {path}", code="key-mode"
             )
         with path.open("rb") as file:
-            text = file.read(_KEY_FILE_BYTES_MAX).decode("ascii").removesuffix("\n")
+            text = file.read(_KEY_FILE_BYTES_MAX).decode("utf-8").removesuffix("\n")
         return parse_skey(text)
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}") from None

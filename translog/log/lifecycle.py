@@ -16,13 +16,15 @@ import structlog
 
 from translog.core.merkle import EMPTY_ROOT
 from translog.core.note import Signer
-from translog.core.tile import TileCache
+from translog.core.tile import ENTRY_BYTES_MAX, TileCache
 from translog.errors import (
     CorruptionError,
     FenceError,
     HeldError,
+    MalformedError,
     PushbackError,
     StorageError,
+    TooLargeError,
     TranslogError,
 )
 from translog.log.clock import Clock, ClockGuard
@@ -34,7 +36,7 @@ from translog.log.publisher import Publisher
 from translog.log.reader import Published, Reader
 from translog.log.sequencer import Sequencer
 from translog.log.settings import LogSettings
-from translog.log.waiters import SizeWaiters
+from translog.log.waiters import SizeWaiters, uninterrupted
 from translog.storage.store import LogMeta, LogStore, TreeState
 
 _logger = structlog.get_logger()
@@ -114,7 +116,9 @@ class LogService:
         self._set_mode(Mode.STOPPING)
         with suppress(TimeoutError):
             async with asyncio.timeout(drain_ms / 1000):
-                await self._idle.wait()
+                while self._in_flight or self._unpublished:
+                    await self._idle.wait()
+                    await self._published_waiters.wait(self.integrated.size, timeout_ms=drain_ms)
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -122,16 +126,24 @@ class LogService:
         self._pool.fail_all(_stopping())
         await self._close_opening()
         for executor in (self._writer, self._signing, self._readers):
-            executor.shutdown(wait=True)
+            await asyncio.to_thread(executor.shutdown)
+
+    @property
+    def _unpublished(self) -> bool:
+        """Whether something committed will still be published if one waits."""
+        running = self._task is not None and not self._task.done() and self.held is None
+        return running and (self.published is None or self.published.size < self.integrated.size)
 
     # --- appending ------------------------------------------------------------------------------------------------------
 
     async def append(self, entries: Sequence[bytes]) -> Sequenced:
         """Commits `entries`, together and in order; durable when it returns.
 
-        Raises PushbackError (nothing was written), TooLargeError, HeldError, or StorageError `outcome-unknown`.
+        Raises MalformedError for no entries, TooLargeError for one that fits no bundle, PushbackError (nothing was written),
+        HeldError, or StorageError `outcome-unknown`.
         """
         try:
+            _require_entries(entries)
             self._require_open()
             self.guard.tick()
             submission = self._pool.add(entries)
@@ -220,13 +232,13 @@ class LogService:
 
     async def _begin(self) -> list[_Work]:
         """Opens the log; the tasks to run on it, none if it is held."""
-        opening = await self._run(self._writer, lambda: open_log(self._open_store, self._open_head))
-        self._opening = opening
+        opening = await uninterrupted(self._open())
         self._set_integrated(opening.state)
         self._cache = TileCache(tiles_max=self.settings.tile_cache_tiles)
         published = opening.published
         if opening.held is None and self._reader is not None:  # what was shown before the reopening stays shown
             published = max(self._reader.published, published or self._reader.published, key=lambda shown: shown.size)
+        self._reader = None
         if published is not None:
             self._show(published)
         if opening.held is not None:
@@ -245,7 +257,7 @@ class LogService:
             committed=opening.state,
             on_publish=self._show,
         )
-        await publisher.publish()
+        await uninterrupted(publisher.publish())
 
         def on_commit(state: TreeState) -> None:
             self._set_integrated(state)
@@ -283,6 +295,10 @@ class LogService:
             self.metrics.clock_jump.set(self.guard.jump_ms / 1000)
             await asyncio.sleep(_CLOCK_WATCH_S)
 
+    async def _open(self) -> Opening:
+        self._opening = await self._run(self._writer, lambda: open_log(self._open_store, self._open_head))
+        return self._opening
+
     async def _supervise(self, work: list[_Work]) -> None:
         while work:
             tasks = [asyncio.create_task(item()) for item in work]
@@ -304,7 +320,8 @@ class LogService:
                     self._hold(error if isinstance(error, TranslogError) else CorruptionError(f"unexpected: {error!r}"))
                     return []
                 _logger.error("a write failed, opening the log anew", detail=str(error), wait_ms=wait_ms)
-            self._set_mode(Mode.REOPENING)
+            if self.mode is not Mode.STOPPING:
+                self._set_mode(Mode.REOPENING)
             self._pool.fail_all(
                 PushbackError(
                     "the log is being opened anew; nothing of this was written",
@@ -352,6 +369,17 @@ class LogService:
 
     async def _run(self, executor: Executor, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(executor, function)
+
+
+def _require_entries(entries: Sequence[bytes]) -> None:
+    if not entries:
+        raise MalformedError("there is no entry to append", code="no-entries")
+    for number, entry in enumerate(entries):
+        if len(entry) > ENTRY_BYTES_MAX:
+            raise TooLargeError(
+                f"entry {number} has {len(entry)} bytes, at most {ENTRY_BYTES_MAX} are possible; nothing was logged",
+                code="entry-too-large",
+            )
 
 
 def _stopping() -> PushbackError:

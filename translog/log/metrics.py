@@ -40,6 +40,9 @@ class LogMetrics:
         self.publish_seconds = Histogram(
             "translog_publish_seconds", "Recording, signing and storing a checkpoint.", registry=self.registry, buckets=_SECONDS
         )
+        self.tls_expiry = Gauge(
+            "translog_tls_not_after_timestamp_seconds", "When the TLS certificate ends; 0 without TLS.", registry=self.registry
+        )
         self.follower_lag = Gauge(
             "translog_follower_lag_entries",
             "Committed entries a follower has not seen yet.",

@@ -21,6 +21,11 @@ class Sequenced:
     size: int
     received_at_ms: int
 
+    @property
+    def indexes(self) -> range:
+        """The entries' indexes."""
+        return range(self.first, self.first + self.count)
+
 
 @dataclass(frozen=True, slots=True)
 class Submission:

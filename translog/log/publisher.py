@@ -20,6 +20,7 @@ from translog.log.head import HeadFile
 from translog.log.metrics import LogMetrics
 from translog.log.reader import Published
 from translog.log.settings import LogSettings
+from translog.log.waiters import uninterrupted
 from translog.storage.store import LogStore, StoredCheckpoint, TreeState
 
 _log = structlog.get_logger()
@@ -56,6 +57,7 @@ class Publisher:
         self._on_publish = on_publish
         self._kept_at_ms: int | None = None
         self._wake = asyncio.Event()
+        self._recorded: tuple[int, bytes] | None = None
 
     def committed(self, state: TreeState) -> None:
         """Tells that there is more to publish."""
@@ -70,7 +72,7 @@ class Publisher:
                     await self._wake.wait()
             self._wake.clear()
             try:
-                await asyncio.shield(self.publish())
+                await uninterrupted(self.publish())
             except PushbackError as error:  # the clock is in doubt: sign nothing with it, look again soon
                 _log.warning("publication waits", code=error.code, detail=error.detail)
                 await asyncio.sleep(error.retry_after_ms / 1000)
@@ -94,9 +96,10 @@ class Publisher:
 
     def _record_and_sign(self, state: TreeState, time_s: int) -> bytes:
         """On the signing thread."""
-        newest = self._head.require_newest()
-        if (newest.size, newest.root) != (state.size, state.root):
+        # What the head held when it was opened does not count: it may be in the page cache only.
+        if self._recorded != (state.size, state.root):
             self._head.write(size=state.size, root=state.root)
+            self._recorded = (state.size, state.root)
         # From here on the size and root survive anything, so a signature may exist.
         text = format_checkpoint(Checkpoint(origin=self._origin, size=state.size, root=state.root))
         return sign_note(text, self._signers, time_s=time_s)

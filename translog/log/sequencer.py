@@ -10,11 +10,12 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 
 from translog.core.integrate import Edge, integrate
-from translog.errors import PushbackError, StorageError, TranslogError
+from translog.errors import PushbackError, StorageError
 from translog.log.clock import ClockGuard
 from translog.log.metrics import LogMetrics
 from translog.log.pool import Pool, Sequenced, Submission
 from translog.log.settings import LogSettings
+from translog.log.waiters import uninterrupted
 from translog.storage.store import LogStore, TreeState, Update
 
 
@@ -58,14 +59,14 @@ class Sequencer:
                 for submission in batch:
                     submission.fail(error)
                 continue
-            await asyncio.shield(self._sequence(batch, now_ms))
+            await uninterrupted(self._sequence(batch, now_ms))
 
     async def _sequence(self, batch: list[Submission], now_ms: int) -> None:
         first = self._edge.size
         try:
             with self._metrics.commit_seconds.time():
                 state = await asyncio.get_running_loop().run_in_executor(self._writer, self._commit, batch, now_ms)
-        except TranslogError:
+        except Exception:  # also one that nobody foresaw: those who wait must hear of it
             for submission in batch:
                 submission.fail(_outcome_unknown())
             raise

@@ -1,9 +1,30 @@
-"""Waiting for the log to reach a size."""
+"""Waiting: for the log to reach a size, and for work that must not be cut off in the middle."""
 
 import asyncio
 import heapq
+from collections.abc import Coroutine
 from contextlib import suppress
 from itertools import count
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def uninterrupted(work: Coroutine[None, None, T]) -> T:
+    """Runs `work` to its end, also when cancelled meanwhile: the cancellation goes on after it.
+
+    Work on a thread cannot be cancelled; whoever cancels must not close what the thread still uses.
+    """
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # looked at, so that nobody complains that it was not
+        raise
 
 
 class SizeWaiters:
@@ -12,6 +33,7 @@ class SizeWaiters:
     def __init__(self) -> None:
         self._size = -1
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._abandoned = 0
         self._ticket = count()
 
     def reached(self, size: int) -> None:
@@ -28,8 +50,18 @@ class SizeWaiters:
             return True
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting, (size, next(self._ticket), future))
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(timeout_ms / 1000):
                 await future
                 return True
-        return False
+        except TimeoutError:
+            self._forget_abandoned()
+            return False
+
+    def _forget_abandoned(self) -> None:
+        """Drops those who gave up, whenever they are half of all: each costs its part of one pass."""
+        self._abandoned += 1
+        if 2 * self._abandoned > len(self._waiting):
+            self._waiting = [waiting for waiting in self._waiting if not waiting[2].done()]
+            heapq.heapify(self._waiting)
+            self._abandoned = 0

@@ -8,6 +8,7 @@ the request came through a proxy or out of a web page (a page of any site can ma
 import binascii
 import ipaddress
 from base64 import b64decode
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -72,8 +73,20 @@ def _basic_password(value: str) -> str:
 def _is_local(request: web.Request, settings: ServerSettings) -> bool:
     headers = request.headers
     through_proxy = settings.behind_proxy or any(name in headers for name in _FORWARDED)
-    from_page = "Origin" in headers or headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin")
-    return _peer_is_loopback(request) and not through_proxy and not from_page
+    return _peer_is_loopback(request) and not through_proxy and not may_come_from_page(request)
+
+
+def may_come_from_page(request: web.Request) -> bool:
+    """Whether a web page could have made a browser send this: it says so, or it names the host by a name, which anybody who
+    controls that name could point at this machine (DNS rebinding)."""
+    headers = request.headers
+    if "Origin" in headers or headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+        return True
+    try:
+        host = urlsplit(f"//{headers.get('Host', '')}").hostname or ""
+    except ValueError:
+        return True
+    return host != "localhost" and not _is_address(host)
 
 
 def _peer_is_loopback(request: web.Request) -> bool:
@@ -83,6 +96,14 @@ def _peer_is_loopback(request: web.Request) -> bool:
         return False
     ends = (transport.get_extra_info("peername"), transport.get_extra_info("sockname"))
     return all(isinstance(end, tuple) and is_loopback(str(end[0])) for end in ends)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
 
 
 def is_loopback(host: str) -> bool:

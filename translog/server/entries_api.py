@@ -11,9 +11,9 @@ from enum import StrEnum
 from aiohttp import web
 from pydantic import BaseModel, Field
 
-from translog.core.tile import ENTRY_BYTES_MAX, decode_bundle
+from translog.core.tile import decode_bundle
 from translog.core.wire import encode_base64
-from translog.errors import MalformedError, NotFoundError, StorageError, TooLargeError, UnsupportedMediaError
+from translog.errors import MalformedError, NotFoundError, StorageError, TooLargeError, TranslogError, UnsupportedMediaError
 from translog.identity.principal import Permission, require
 from translog.log.pool import Sequenced
 from translog.log.reader import Reader
@@ -91,9 +91,20 @@ async def post_entries(api: Api, request: web.Request) -> web.Response:
     entries = split(await read_body(request, api.settings), api.settings.entries_per_request_max)
     sequenced = await _append(api, entries)
     published = await _published(api, sequenced, query.ack)
-    # On a reader's thread: a large answer takes long to prove and to write.
-    body = await api.service.read(lambda reader: _answer(reader, sequenced, query.receipts, published=published))
-    return web.Response(status=200 if published else 202, body=body, content_type=JSON, headers={"Cache-Control": NO_STORE})
+    body = b""
+    if published:
+        # On a reader's thread: a large answer takes long to prove and to write. If it fails, the entries are logged all the
+        # same, and the answer says where their receipts will be.
+        try:
+            body = await api.service.read(lambda reader: _published_answer(reader, sequenced, query.receipts))
+        except TranslogError:
+            published = False
+    return web.Response(
+        status=200 if published else 202,
+        body=body if published else _durable_answer(sequenced, query.receipts),
+        content_type=JSON,
+        headers={"Cache-Control": NO_STORE},
+    )
 
 
 def _require_appender(api: Api, request: web.Request) -> None:
@@ -136,12 +147,6 @@ _SPLITTERS = {NDJSON: split_lines, OCTETS: split_bundle}
 
 
 async def _append(api: Api, entries: list[bytes]) -> Sequenced:
-    for number, entry in enumerate(entries):
-        if len(entry) > ENTRY_BYTES_MAX:
-            raise TooLargeError(
-                f"entry {number} has {len(entry)} bytes, at most {ENTRY_BYTES_MAX} are possible; nothing was logged",
-                code="entry-too-large",
-            )
     try:
         async with asyncio.timeout(api.settings.commit_deadline_ms / 1000):
             return await api.service.append(entries)
@@ -160,22 +165,24 @@ async def _published(api: Api, sequenced: Sequenced, ack: Ack) -> bool:
     return await api.service.wait_published(sequenced.first + sequenced.count, timeout_ms=api.settings.publish_deadline_ms)
 
 
-def _answer(reader: Reader, sequenced: Sequenced, receipts: Receipts, *, published: bool) -> bytes:
-    indexes = range(sequenced.first, sequenced.first + sequenced.count)
-    if receipts is Receipts.NONE:
-        results = []
-    elif not published:
-        results = [Result(index=index, receipt=f"/v1/receipts/{index}") for index in indexes]
-    elif receipts is Receipts.INDEX:
-        results = [Result(index=index) for index in indexes]
-    else:
-        results = [Result(index=index, proof=_prove(reader, index)) for index in indexes]
-    answer = AppendAnswer(
-        first=sequenced.first,
-        count=sequenced.count,
-        results=results,
-        checkpoint=reader.published.note.decode() if published and receipts is not Receipts.NONE else None,
-    )
+def _published_answer(reader: Reader, sequenced: Sequenced, receipts: Receipts) -> bytes:
+    results = []
+    if receipts is not Receipts.NONE:
+        full = receipts is Receipts.FULL
+        results = [Result(index=n, proof=_prove(reader, n) if full else None) for n in sequenced.indexes]
+    checkpoint = reader.published.note.decode() if results else None
+    return _answer(sequenced, results, checkpoint)
+
+
+def _durable_answer(sequenced: Sequenced, receipts: Receipts) -> bytes:
+    results = []
+    if receipts is not Receipts.NONE:
+        results = [Result(index=n, receipt=f"/v1/receipts/{n}") for n in sequenced.indexes]
+    return _answer(sequenced, results, None)
+
+
+def _answer(sequenced: Sequenced, results: list[Result], checkpoint: str | None) -> bytes:
+    answer = AppendAnswer(first=sequenced.first, count=sequenced.count, results=results, checkpoint=checkpoint)
     return answer.model_dump_json().encode()
 
 

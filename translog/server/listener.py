@@ -1,7 +1,7 @@
-"""Listening sockets: connections bounded in number and in idle time, TLS reloaded on change, HTTP errors in our own shape.
+"""Listening sockets: connections bounded in number and in idle time, HTTP errors in our own shape.
 
 Rules: a connection above the limit is answered 503 and closed at once; one that has no request in hand for too long, be it
-idle or dripping a head byte by byte, is closed; a certificate that cannot be loaded is reported and the old one stays.
+idle or dripping a head byte by byte, is closed.
 """
 
 import asyncio
@@ -9,17 +9,13 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
-import structlog
 from aiohttp import web
 
 from translog.errors import SettingsError
 from translog.server.problem import BAD_HTTP, CONTENT_TYPE, TOO_MANY_CONNECTIONS, problem_body
-from translog.server.settings import ServerSettings, TLSSettings
-
-_logger = structlog.get_logger()
+from translog.server.settings import ServerSettings
 
 _SWEEP_S = 1.0
 
@@ -173,53 +169,3 @@ def parse_address(address: str) -> tuple[str, int]:
     if not separator or not port.isascii() or not port.isdigit() or int(port) > 65_535:
         raise SettingsError(f"{address!r} is not an address", hint="write host:port, as in 127.0.0.1:6962")
     return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def tls_context(settings: TLSSettings) -> ssl.SSLContext | None:
-    """The TLS settings as a context, None where there is no certificate. Raises SettingsError."""
-    if settings.cert is None and settings.key is None and settings.client_ca is None:
-        return None
-    if settings.cert is None or settings.key is None:
-        raise SettingsError("TLS needs both server.tls.cert and server.tls.key")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    _load(context, settings)
-    if settings.client_ca is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
-
-
-def _load(context: ssl.SSLContext, settings: TLSSettings) -> None:
-    try:
-        context.load_cert_chain(settings.cert or "", settings.key)
-        if settings.client_ca is not None:
-            context.load_verify_locations(settings.client_ca)
-    except (OSError, ssl.SSLError) as error:
-        raise SettingsError(f"cannot load the TLS certificate, key or client CA: {error}", code="bad-tls") from None
-
-
-async def reload_tls(context: ssl.SSLContext, settings: TLSSettings) -> None:
-    """Loads certificate and key anew whenever one of the files changes, until cancelled. New connections get the new one."""
-    paths = [path for path in (settings.cert, settings.key, settings.client_ca) if path is not None]
-    seen = _stamps(paths)
-    while True:
-        await asyncio.sleep(settings.reload_interval_ms / 1000)
-        if (now := _stamps(paths)) == seen:
-            continue
-        try:
-            _load(context, settings)
-            _logger.info("TLS certificate reloaded")
-            seen = now
-        except SettingsError as error:
-            _logger.error("TLS certificate not reloaded, the old one stays", detail=error.detail)
-
-
-def _stamps(paths: list[Path]) -> list[tuple[int, int]]:
-    stamps = []
-    for path in paths:
-        try:
-            info = path.stat()
-            stamps.append((info.st_mtime_ns, info.st_ino))
-        except OSError:
-            stamps.append((0, 0))
-    return stamps

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from translog.errors import PermissionDeniedError
 from translog.log.lifecycle import Mode
 from translog.server.api import JSON, NO_STORE, Api, Route, json_response
+from translog.server.auth import may_come_from_page
 
 OPERATOR_HEADER = "Translog-Operator"
 
@@ -52,6 +53,12 @@ async def get_metrics(api: Api, request: web.Request) -> web.Response:
 
 
 async def post_clock_accept(api: Api, request: web.Request) -> web.Response:
+    if may_come_from_page(request):
+        raise PermissionDeniedError(
+            "operator actions are not taken from web pages",
+            hint="use curl, and an address rather than a name",
+            code="from-page",
+        )
     if OPERATOR_HEADER not in request.headers:
         raise PermissionDeniedError(
             "operator actions say who acts", hint=f"send the header {OPERATOR_HEADER}: <your name>", code="no-operator"

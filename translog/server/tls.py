@@ -1,0 +1,85 @@
+"""TLS by settings: loaded at the start, loaded anew when a file changes, watched for its end.
+
+Rules: what cannot be loaded whole is reported and the old certificate stays; clients that must show a certificate are refused
+without one; the end of the certificate's validity is a metric, and a log line from two weeks before.
+"""
+
+import asyncio
+import ssl
+import time
+from pathlib import Path
+
+import structlog
+from cryptography import x509
+from prometheus_client import Gauge
+
+from translog.errors import SettingsError
+from translog.server.settings import TLSSettings
+
+_logger = structlog.get_logger()
+
+_WARN_S = 14 * 86_400
+
+
+class TLS:
+    """The listener's certificate."""
+
+    def __init__(self, settings: TLSSettings, *, expiry: Gauge) -> None:
+        """Raises SettingsError if there is no certificate, or it cannot be loaded."""
+        if settings.cert is None or settings.key is None:
+            raise SettingsError("TLS needs both server.tls.cert and server.tls.key", code="bad-tls")
+        self._settings = settings
+        self._cert = settings.cert
+        self._key = settings.key
+        self._expiry = expiry
+        self.context = self._new_context()
+        self._load(self.context)
+
+    def _new_context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self._settings.client_ca is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    def _load(self, context: ssl.SSLContext) -> None:
+        try:
+            context.load_cert_chain(self._cert, self._key)
+            if self._settings.client_ca is not None:
+                context.load_verify_locations(self._settings.client_ca)
+            ends_s = x509.load_pem_x509_certificate(self._cert.read_bytes()).not_valid_after_utc.timestamp()
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            raise SettingsError(
+                f"cannot load the TLS certificate, key or client CA: {error}",
+                hint="check the paths under [server.tls], and that certificate and key belong together",
+                code="bad-tls",
+            ) from None
+        self._expiry.set(ends_s)
+        if ends_s < time.time() + _WARN_S:
+            _logger.warning("the TLS certificate ends soon, or has ended", days=round((ends_s - time.time()) / 86_400, 1))
+
+    async def watch(self) -> None:
+        """Loads the files anew whenever one of them changes, until cancelled. New connections get the new certificate."""
+        seen = self._stamps()
+        while True:
+            await asyncio.sleep(self._settings.reload_interval_ms / 1000)
+            if (now := self._stamps()) == seen:
+                continue
+            try:
+                self._load(self._new_context())  # a certificate without its key would otherwise spoil the one in use
+                self._load(self.context)
+                _logger.info("TLS certificate reloaded")
+                seen = now
+            except SettingsError as error:
+                _logger.error("TLS certificate not reloaded, the old one stays", detail=error.detail)
+
+    def _stamps(self) -> list[tuple[int, int]]:
+        return [_stamp(path) for path in (self._cert, self._key, self._settings.client_ca) if path is not None]
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        info = path.stat()
+    except OSError:
+        return (0, 0)
+    return (info.st_mtime_ns, info.st_ino)
