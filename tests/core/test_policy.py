@@ -36,7 +36,7 @@ from translog.core.policy import (
     require_quorum,
     verify_checkpoint,
 )
-from translog.errors import MalformedError, QuorumError, SignatureError
+from translog.errors import ConsistencyError, MalformedError, QuorumError, SignatureError
 
 
 def witness_key(n: int, key_type: KeyType = KeyType.COSIGNATURE_ED25519) -> SKey:
@@ -356,6 +356,12 @@ def test_extension_lines_need_a_signature_that_covers_them() -> None:
     for skeys in others:
         with pytest.raises(SignatureError, match="extension lines"):
             verify_checkpoint(note_of(*skeys, text=text), BOTH)
+
+
+def test_a_tree_of_size_0_with_a_root_of_something_is_refused() -> None:
+    text = f"example.com/log\n0\n{TEXT.splitlines()[2]}\n"
+    with pytest.raises(ConsistencyError, match="size 0"):
+        verify_checkpoint(note_of(LOG, text=text), BOTH)
 
 
 def test_what_is_no_note_or_no_checkpoint_is_malformed() -> None:
