@@ -225,7 +225,6 @@ async def test_a_missing_write_ahead_log_is_an_older_store(log: Log) -> None:
     await log.require_read_only("store-behind-head", size=300)
 
 
-@pytest.mark.xfail(strict=True, reason="LevelDB starts a new write-ahead log, and deletes the old one when it is brought back")
 async def test_a_missing_write_ahead_log_can_be_brought_back(log: Log) -> None:
     with without(only(log, "*.log")), suppress(TranslogError):
         async with served(log.directory):
@@ -255,7 +254,6 @@ async def test_missing_keys_are_refused(log: Log) -> None:
     await log.require_whole()
 
 
-@pytest.mark.xfail(strict=True, reason="a key file that was lost is taken for a key that is switched off")
 @pytest.mark.parametrize("name", LOG_KEY_FILES.values())
 async def test_one_missing_key_is_refused(log: Log, name: str) -> None:
     with without(log.directory / "keys" / name):
@@ -478,6 +476,5 @@ async def test_a_disk_that_fills_up_refuses_entries_and_loses_none(disk: Disk, o
     await on_disk.require_whole()
 
 
-@pytest.mark.xfail(strict=True, reason="the new log is renamed over the directory, which a mount point does not allow: EBUSY")
 async def test_a_log_can_be_created_in_an_empty_mounted_directory(disk: Disk) -> None:
     make_log(disk.path)

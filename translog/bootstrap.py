@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -66,7 +67,7 @@ def create_log(directory: Path, *, origin: str, profile: Profile) -> list[VKey]:
 
     Raises SettingsError if the directory has anything in it or the origin cannot be one, StorageError.
     """
-    if not is_key_name(origin) or len(origin.encode()) > ORIGIN_BYTES_MAX:
+    if not is_key_name(origin) or not origin.isprintable() or len(origin.encode()) > ORIGIN_BYTES_MAX:
         raise SettingsError(
             f"{origin!r} cannot be a log's origin",
             hint=f"a URL without its scheme, as log.example.org/audit: no spaces, no +, at most {ORIGIN_BYTES_MAX} bytes",
@@ -80,9 +81,11 @@ def create_log(directory: Path, *, origin: str, profile: Profile) -> list[VKey]:
         raise SettingsError(
             f"{directory} exists and is not empty", hint="a log is created once, in a new directory", code="log-exists"
         )
-    building = directory.with_name(f".{directory.name}.init-{os.getpid()}")
     try:
-        building.mkdir(mode=0o700, parents=True)
+        directory = directory.absolute()
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        mounted = directory.is_mount()
+        building = Path(tempfile.mkdtemp(prefix=".init-", dir=directory if mounted else directory.parent))
         try:
             skeys = create_log_keys(building / "keys", origin=origin, random_bytes=os.urandom)
             HeadFile.create(building / "head", origin=origin, size=0, root=EMPTY_ROOT)
@@ -91,8 +94,14 @@ def create_log(directory: Path, *, origin: str, profile: Profile) -> list[VKey]:
                 LevelDBStore.create(lock, meta).close()
             _write_settings(building / FILE_NAME, origin=origin, profile=profile)
             sync_directory(building)
-            building.replace(directory)
-            sync_directory(directory.absolute().parent)
+            if mounted:  # a mount point cannot be replaced; the settings come last, so that half a log is none
+                for child in sorted(building.iterdir(), key=lambda child: child.name == FILE_NAME):
+                    child.rename(directory / child.name)
+                building.rmdir()
+                sync_directory(directory)
+            else:
+                building.replace(directory)
+                sync_directory(directory.parent)
         except BaseException:
             shutil.rmtree(building, ignore_errors=True)
             raise
@@ -115,6 +124,10 @@ def resume_log(directory: Path) -> int:
 
     Raises SettingsError, StorageError, CorruptionError, and HeldError where the head itself shows that the word is wrong.
     """
+    if not (directory / "log").is_dir():
+        raise SettingsError(
+            f"{directory} is not a log's directory", hint="name the one `translog init` created", code="no-store"
+        )
     with DirectoryLock(directory) as lock:
         store = LevelDBStore.open(lock)
         try:
@@ -154,7 +167,7 @@ class LogServer:
         settings, stack = self._settings, self._stack
         lock = stack.enter_context(DirectoryLock(self._directory))
         meta = await asyncio.to_thread(_read_meta, lock, settings)
-        skeys = read_log_keys(self._directory / "keys", origin=meta.origin)
+        skeys = read_log_keys(self._directory / "keys", origin=meta.origin, types={key.type for key in settings.log.sign_with})
         members = Members(settings.members)
         metrics = LogMetrics()
         tls = TLS(settings.server.tls, expiry=metrics.tls_expiry) if _wants_tls(settings.server.tls) else None
@@ -223,6 +236,10 @@ def _read_meta(lock: DirectoryLock, settings: Settings) -> LogMeta:
     meta = store.meta
     store.close()
     for name, said, is_ in (("origin", settings.origin, meta.origin), ("profile", settings.profile, meta.profile.value)):
+        if not said:
+            raise SettingsError(
+                f"translog.toml does not say {name}", hint=f'add the line {name} = "{is_}"', code="bad-settings"
+            )
         if said != is_:
             raise SettingsError(
                 f"settings say {name} = {said!r}, the store is {is_!r}",

@@ -56,8 +56,10 @@ def read_settings(directory: Path, overrides: dict[str, dict[str, Any]] | None =
         raise SettingsError(
             f"there is no {path}", hint=f"is {directory} a log's directory? `translog init` creates one", code="no-settings"
         ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"cannot read {path}: {error}", code="bad-settings") from None
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}", code="bad-settings") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path} is not TOML: {error}", code="bad-settings") from None
     try:
         settings = Settings(**document)
         for section, values in (overrides or {}).items():

@@ -229,7 +229,6 @@ def test_an_unknown_token_is_refused_by_the_log(adder: Adder) -> None:
     assert "translog_unknown" not in result.err
 
 
-@pytest.mark.xfail(strict=True, reason="a line break inside a token reaches aiohttp, which raises ValueError")
 def test_a_token_of_two_lines_is_told_in_a_sentence(adder: Adder) -> None:
     path = adder.file("token", b"one\ntwo\n")
     require_plain(adder.add("--token-file", path, "-", stdin=b"x"), 4)

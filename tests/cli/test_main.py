@@ -165,7 +165,6 @@ def test_commands_that_need_server_packages_say_how_to_get_them(
     assert lines[1] == "  pip install 'translog[server]'"
 
 
-@pytest.mark.xfail(strict=True, reason="a missing package leaves standard output empty in spite of --json")
 def test_a_missing_package_is_a_json_document_too(without_server: dict[str, str]) -> None:
     result = run_program("init", "new", "--origin", "log.example", "--profile", "opaque", "--json", env=without_server)
     assert json.loads(result.out)["ok"] is False

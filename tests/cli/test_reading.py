@@ -251,7 +251,6 @@ def test_a_site_that_is_no_translog_gets_no_policy(foreign: tuple[Simulator, str
     assert "does not answer as a translog does" in lines[0]
 
 
-@pytest.mark.xfail(strict=True, reason="the origin is written into a comment as the log spelt it, newlines included")
 def test_a_log_cannot_write_lines_of_its_own_into_a_policy(foreign: tuple[Simulator, str]) -> None:
     simulator, url = foreign
     info = {

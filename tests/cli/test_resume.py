@@ -100,7 +100,6 @@ def test_what_is_no_log_is_told_in_a_sentence(tmp_path: Path) -> None:
     assert "there is no store in" in require_plain(run("resume", tmp_path, WORD), 4)[0]
 
 
-@pytest.mark.xfail(strict=True, reason="DirectoryLock makes DIR/lock before anybody knows that DIR is a log")
 def test_a_directory_that_is_no_log_is_left_as_it_was(tmp_path: Path) -> None:
     run("resume", tmp_path, WORD)
     assert not any(tmp_path.iterdir())

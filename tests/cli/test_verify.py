@@ -224,7 +224,6 @@ def test_a_receipt_under_another_ones_name_fails(case: Case) -> None:
     require_plain(case.verify_all(folder, lines), 1)
 
 
-@pytest.mark.xfail(strict=True, reason="a receipt's index is not compared with the name of its file")
 def test_receipts_and_lines_that_are_both_swapped_are_noticed(case: Case) -> None:
     folder, lines = case.save_all()
     (folder / "2.tlog-proof").rename(folder / "x")

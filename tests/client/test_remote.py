@@ -424,9 +424,6 @@ async def _accept_nothing_of_a_fork(remote: RemoteLog, simulator: Simulator) -> 
     simulator.files["tile/entries/001"] = forged_bundle
 
 
-@pytest.mark.xfail(
-    strict=True, reason="tiles of a refused checkpoint enter RemoteLog's cache, and entries are believed by them"
-)
 async def test_entries_of_a_fork_that_was_refused_are_not_believed_later() -> None:
     simulator = Simulator(entries_of(300))
     async with reading(simulator) as remote:
@@ -435,7 +432,6 @@ async def test_entries_of_a_fork_that_was_refused_are_not_believed_later() -> No
             await remote.entries(start=400, end=401)
 
 
-@pytest.mark.xfail(strict=True, reason="tiles of a refused checkpoint enter RemoteLog's cache, and honest ones are refused")
 async def test_an_honest_log_can_be_read_after_a_fork_was_refused() -> None:
     simulator = Simulator(entries_of(300))
     async with reading(simulator) as remote:

@@ -1,9 +1,12 @@
 """`translog add`: appends opaque entries and saves their receipts."""
 
 import asyncio
+import contextlib
 import json
+import os
 import sys
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -45,10 +48,8 @@ def command(
     added = asyncio.run(_add(entries, log, receipts, policy_file, token_file))
     if as_json:
         click.echo(json.dumps({"ok": True, "count": len(added), "indexes": added}))
-    elif added:
-        click.echo(f"added {len(added)} entries, indexes {added[0]} to {added[-1]}")
     else:
-        click.echo("there was nothing to add")
+        click.echo(f"added {_described(added)}" if added else "there was nothing to add")
 
 
 async def _add(
@@ -64,24 +65,28 @@ async def _add(
         with counting("adding") as count:
             try:
                 for batch in _batches(entries):
-                    for appended in await submitter.append(batch, policy):
-                        added.append(appended.index)
-                        if receipts is not None:
-                            _save(receipts / f"{appended.index}.tlog-proof", appended.receipt)
+                    appended = await submitter.append(batch, policy)
+                    added += [one.index for one in appended]
                     count(len(added))
+                    if receipts is not None:
+                        _save_all(receipts, {one.index: one.receipt for one in appended})
             except TranslogError as error:
-                done = f"{len(added)} entries were added before" + (f" (the last is {added[-1]})" if added else "")
+                done = f"added before that: {_described(added)}" if added else "nothing was added before that"
                 error.hint = f"{error.hint}; {done}" if error.hint else done
                 raise
     return added
+
+
+def _described(indexes: list[int]) -> str:
+    if len(indexes) == 1:
+        return f"entry {indexes[0]}"
+    return f"{len(indexes)} entries, indexes {indexes[0]} to {indexes[-1]}"
 
 
 def _batches(entries: Iterable[bytes]) -> Iterator[list[bytes]]:
     batch: list[bytes] = []
     size = 0
     for entry in entries:
-        if len(entry) > ENTRY_BYTES_MAX:
-            raise TooLargeError(f"an entry has more than the {ENTRY_BYTES_MAX} bytes possible", code="entry-too-large")
         if batch and (len(batch) == BATCH_ENTRIES_MAX or size + len(entry) > BATCH_BYTES_MAX):
             yield batch
             batch, size = [], 0
@@ -93,11 +98,12 @@ def _batches(entries: Iterable[bytes]) -> Iterator[list[bytes]]:
 
 def _read(name: str, *, lines: bool) -> Iterator[bytes]:
     try:
-        if name == "-":
-            yield from _split(sys.stdin.buffer, lines=lines)
-        else:
-            with Path(name).open("rb") as file:
-                yield from _split(file, lines=lines)
+        with contextlib.nullcontext(sys.stdin.buffer) if name == "-" else Path(name).open("rb") as file:
+            for number, entry in enumerate(_split(file, lines=lines), start=1):
+                if len(entry) > ENTRY_BYTES_MAX:
+                    where = f"line {number} of {name}" if lines else name
+                    raise TooLargeError(f"{where} has more than the {ENTRY_BYTES_MAX} bytes possible", code="entry-too-large")
+                yield entry
     except OSError as error:
         raise SettingsError(f"cannot read {name}: {error.strerror}") from None
 
@@ -117,15 +123,37 @@ def _prepare(directory: Path) -> None:
         raise SettingsError(f"cannot create {directory}: {error.strerror}") from None
 
 
+def _save_all(directory: Path, receipts: Mapping[int, bytes | None]) -> None:
+    """Saves what can be saved. Raises SettingsError for the first that could not be, after all others were."""
+    failed: list[tuple[int, str]] = []
+    for index, receipt in receipts.items():
+        path = directory / f"{index}.tlog-proof"
+        if receipt is None:
+            failed.append((index, "the log has not handed it out yet"))
+            continue
+        try:
+            _save(path, receipt)
+        except FileExistsError:
+            if path.read_bytes() != receipt:
+                failed.append((index, f"{path} is there already, and is of another log or checkpoint"))
+        except OSError as error:
+            failed.append((index, f"cannot write {path}: {error.strerror}"))
+    if failed:
+        others = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        raise SettingsError(
+            f"the receipt of entry {failed[0][0]}{others} is not saved: {failed[0][1]}",
+            hint="the entry is in the log: `translog receipt --log URL INDEX -o FILE` fetches its receipt",
+            code="receipt-not-saved",
+        )
+
+
 def _save(path: Path, receipt: bytes) -> None:
-    """Writes a receipt. One that is there already is left alone if it is the same, and never overwritten."""
+    """Writes a new file, whole or not at all. Raises FileExistsError, OSError."""
+    descriptor, name = tempfile.mkstemp(prefix=".receipt-", dir=path.parent)
     try:
-        with path.open("xb") as file:
+        with os.fdopen(descriptor, "wb") as file:
             file.write(receipt)
-    except FileExistsError:
-        if path.read_bytes() != receipt:
-            raise SettingsError(
-                f"{path} is there already, and is of another log or checkpoint", hint="save receipts in a directory per log"
-            ) from None
-    except OSError as error:
-        raise SettingsError(f"cannot write {path}: {error.strerror}") from None
+        Path(name).chmod(0o644)
+        os.link(name, path)
+    finally:
+        Path(name).unlink()

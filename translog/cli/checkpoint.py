@@ -30,7 +30,8 @@ def command(log: str, size: int | None, policy_file: Path | None, output: Path |
 
     note, verified = asyncio.run(fetch())
     if as_json:
-        click.echo(json.dumps({"ok": True, **checkpoint_document(verified), "note": note.decode()}))
+        document = json.dumps({"ok": True, **checkpoint_document(verified), "note": note.decode()})
+        write_output(f"{document}\n".encode(), output)
         return
     write_output(note, output)
     for line in describe_checkpoint(verified):

@@ -32,7 +32,7 @@ def show(directory: Path) -> None:
     if not paths:
         raise SettingsError(f"there is no key in {directory}/keys")
     for path in paths:
-        text = read_file(path, bytes_max=VKEY_CHARS_MAX, what="the key").decode("ascii", "replace")
+        text = read_file(path, bytes_max=VKEY_CHARS_MAX, what="the key").decode("utf-8", "replace")
         try:
             vkey = parse_skey(text.removesuffix("\n")).vkey
         except MalformedError as error:
@@ -49,11 +49,7 @@ def generate(name: str, output: Path, kind: str) -> None:
     if not is_key_name(name):
         raise click.UsageError("a key's name has no spaces and no +")
     skey = SKey(name=name, type=_TYPES[kind], seed=secrets.token_bytes(SEED_BYTES))
-    try:
-        output.touch(mode=0o600, exist_ok=False)
-        output.write_text(format_skey(skey) + "\n", encoding="ascii")
-    except OSError as error:
-        raise SettingsError(f"cannot write {output}: {error.strerror}", hint="keys are never overwritten") from None
+    _write_secret(output, format_skey(skey))
     click.echo(f"{skey.vkey}")
 
 
@@ -65,9 +61,14 @@ def token(output: Path | None) -> None:
     if output is None:
         click.echo(f"token (for the member, secret): {made}")
     else:
-        try:
-            output.touch(mode=0o600, exist_ok=False)
-            output.write_text(made + "\n", encoding="ascii")
-        except OSError as error:
-            raise SettingsError(f"cannot write {output}: {error.strerror}", hint="tokens are never overwritten") from None
+        _write_secret(output, made)
     click.echo(f'token_sha256 = "{sha256(made.encode()).hexdigest()}"')
+
+
+def _write_secret(path: Path, secret: str) -> None:
+    """A new file of mode 0600. Raises SettingsError."""
+    try:
+        path.touch(mode=0o600, exist_ok=False)
+        path.write_text(secret + "\n", encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"cannot write {path}: {error.strerror}", hint="a secret is never overwritten") from None

@@ -7,6 +7,7 @@ document on standard output.
 
 import importlib
 import json
+import os
 import sys
 from collections.abc import Mapping
 
@@ -84,18 +85,41 @@ def exit_code_of(error: TranslogError) -> int:
 
 def main() -> None:
     """The `translog` program."""
+    sys.exit(_run())
+
+
+def _run() -> int:
     try:
-        app()
+        code = app.main(standalone_mode=False)
+        return code if isinstance(code, int) else 0
     except TranslogError as error:
+        return _fail(error.code, error.detail, error.hint, exit_code_of(error))
+    except click.ClickException as error:
         if "--json" in sys.argv:
-            click.echo(json.dumps({"ok": False, "code": error.code, "detail": error.detail, "hint": error.hint}))
-        click.echo(f"translog: {error.detail}", err=True)
-        if error.hint:
-            click.echo(f"  {error.hint}", err=True)
-        sys.exit(exit_code_of(error))
+            _print_failure("usage", error.format_message(), "")
+        error.show()
+        return error.exit_code
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "translog":
             raise
-        click.echo(f"translog: this command needs the package {error.name}, which is not installed", err=True)
-        click.echo("  pip install 'translog[server]'", err=True)
-        sys.exit(4)
+        detail = f"this command needs the package {error.name}, which is not installed"
+        return _fail("not-installed", detail, "pip install 'translog[server]'", 4)
+    except click.Abort:
+        click.echo("interrupted", err=True)
+        return 130
+    except BrokenPipeError:  # whoever read our output has gone; keep the interpreter from complaining at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _fail(code: str, detail: str, hint: str, exit_code: int) -> int:
+    if "--json" in sys.argv:
+        _print_failure(code, detail, hint)
+    click.echo(f"translog: {detail}", err=True)
+    if hint:
+        click.echo(f"  {hint}", err=True)
+    return exit_code
+
+
+def _print_failure(code: str, detail: str, hint: str) -> None:
+    click.echo(json.dumps({"ok": False, "code": code, "detail": detail, "hint": hint}))

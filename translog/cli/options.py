@@ -10,7 +10,15 @@ from translog.errors import MalformedError, SettingsError
 PATH = click.Path(path_type=Path)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
-log_option = click.option("--log", metavar="URL", required=True, help="The log's URL.")
+
+
+def _log_url(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if not value.startswith(("http://", "https://")):
+        raise click.BadParameter(f"{value!r} is no URL: it starts with http:// or https://")
+    return value
+
+
+log_option = click.option("--log", metavar="URL", required=True, callback=_log_url, help="The log's URL.")
 output_option = click.option("--output", "-o", type=PATH, metavar="FILE", help="Write to this file instead of standard output.")
 token_option = click.option(
     "--token-file", type=PATH, metavar="FILE", help="File with the token to send, for logs that ask for one."
@@ -53,8 +61,10 @@ def read_token(path: Path | None) -> str | None:
         token = read_file(path, bytes_max=1_024, what="the token").decode("ascii").strip()
     except (UnicodeDecodeError, MalformedError):
         raise SettingsError(f"{path} holds no token") from None
-    if not token:
-        raise SettingsError(f"{path} is empty")
+    if not token or not token.isprintable() or " " in token:
+        raise SettingsError(
+            f"{path} holds no token, or more than one", hint="it has one line, as `translog keys token -o` writes"
+        )
     return token
 
 

@@ -41,13 +41,15 @@ def command(file: Path, policy_file: Path, entry: Path | None, lines: bool, max_
     it. Works offline, years later."""
     if entry is None:
         raise click.UsageError("a receipt proves an entry: give it with --entry FILE")
-    if lines != file.is_dir():
-        raise click.UsageError("a directory of receipts and --lines go together")
+    if lines and not file.is_dir():
+        raise click.UsageError(f"with --lines, {file} must be a directory of receipts")
+    if not lines and file.is_dir():
+        raise click.UsageError(f"{file} is a directory: for the receipts of many lines, give --lines")
     age_s = None if max_age is None else _parse_age(max_age)
     trusted = read_policy(policy_file)
     receipts = _receipts(file) if lines else [file]
     entries = _entries(entry, lines=lines)
-    checker = _Checker(trusted, age_s)
+    checker = _Checker(trusted, age_s, by_name=lines)
     verified = None
     with counting("verifying", total=len(receipts)) as count:
         for done, path in enumerate(receipts):
@@ -65,8 +67,9 @@ def command(file: Path, policy_file: Path, entry: Path | None, lines: bool, max_
 class _Checker:
     """Verifies receipts; the checkpoints they share, once each."""
 
-    def __init__(self, policy: Policy, age_s: int | None) -> None:
+    def __init__(self, policy: Policy, age_s: int | None, *, by_name: bool) -> None:
         self._policy = policy
+        self._by_name = by_name
         self._age_s = age_s
         self.checkpoints: dict[bytes, VerifiedCheckpoint] = {}
 
@@ -79,6 +82,8 @@ class _Checker:
                 checkpoint = verify_checkpoint(receipt.checkpoint, self._policy)
                 _require_age(checkpoint, self._age_s)
                 self.checkpoints[receipt.checkpoint] = checkpoint
+            if self._by_name and path.stem != str(receipt.index):
+                raise MalformedError(f"this is the receipt of entry {receipt.index}", hint="it was renamed, or changed")
             return verify_receipt_under(receipt, leaf_hash=hash_leaf(entry), checkpoint=checkpoint)
         except (MalformedError, VerificationError) as error:
             raise _named(path, error) from None

@@ -8,7 +8,7 @@ full one. https://c2sp.org/tlog-tiles
 from collections.abc import Sequence
 from types import TracebackType
 
-from translog.client.transport import Transport
+from translog.client.transport import TIMEOUT_MS, Transport
 from translog.core.checkpoint import Checkpoint
 from translog.core.merkle import (
     EMPTY_ROOT,
@@ -47,8 +47,8 @@ _CACHE_TILES = 512
 class RemoteLog:
     """One log under one policy. Use as an async context manager."""
 
-    def __init__(self, url: str, policy: Policy, *, token: str | None = None) -> None:
-        self._transport = Transport(url, token=token)
+    def __init__(self, url: str, policy: Policy, *, token: str | None = None, timeout_ms: int = TIMEOUT_MS) -> None:
+        self._transport = Transport(url, token=token, timeout_ms=timeout_ms)
         self._policy = policy
         self._cache = TileCache(tiles_max=_CACHE_TILES)
         self._note = b""
@@ -86,7 +86,9 @@ class RemoteLog:
         elif older.size == 0:
             root = EMPTY_ROOT
         else:
-            root = root_hash(older.size, await self._load(newer, range_nodes(0, older.size)))
+            # What is not known to continue the tree seen so far must not get into the cache of its tiles.
+            cache = self._cache if newer is seen else None
+            root = root_hash(older.size, await self._load(newer, range_nodes(0, older.size), cache=cache))
         if root != older.root:
             raise ConsistencyError(
                 f"the log showed two histories: its trees of size {older.size} and {newer.size} contradict each other",
@@ -117,7 +119,7 @@ class RemoteLog:
         leaves = [Node(0, index) for index in range(start, end)]
         if not leaves:
             return []
-        hashes = (await self._load(head, leaves)).read_hashes(leaves)
+        hashes = (await self._load(head, leaves, cache=self._cache)).read_hashes(leaves)
         found: list[bytes] = []
         whole_end = min(head.size, -(-end // TILE_WIDTH) * TILE_WIDTH)  # only bundles that the checkpoint implies
         for bundle in bundles_of(start=start, end=whole_end):
@@ -138,7 +140,7 @@ class RemoteLog:
         size = head.size if size is None else size
         if not 0 <= index < size <= head.size:
             raise InclusionError(f"there is no entry {index} in a tree of size {size} of this log")
-        tiles = await self._load(head, inclusion_nodes(index=index, size=size))
+        tiles = await self._load(head, inclusion_nodes(index=index, size=size), cache=self._cache)
         return prove_inclusion(index=index, size=size, reader=tiles)
 
     async def prove_consistency(self, *, old: int, new: int) -> list[bytes]:
@@ -146,7 +148,8 @@ class RemoteLog:
         head = self.latest.checkpoint
         if not 0 < old <= new <= head.size:
             raise ConsistencyError(f"no proof leads from size {old} to {new} in a log of {head.size} entries")
-        tiles = await self._load(head, consistency_nodes(old=old, new=new) if old < new else [])
+        nodes = consistency_nodes(old=old, new=new) if old < new else []
+        tiles = await self._load(head, nodes, cache=self._cache)
         return prove_consistency(old=old, new=new, reader=tiles)
 
     async def root(self, size: int) -> bytes:
@@ -154,15 +157,15 @@ class RemoteLog:
         head = self.latest.checkpoint
         if not 0 <= size <= head.size:
             raise ConsistencyError(f"there is no tree of size {size} in a log of {head.size} entries")
-        return root_hash(size, await self._load(head, range_nodes(0, size)))
+        return root_hash(size, await self._load(head, range_nodes(0, size), cache=self._cache))
 
     async def receipt(self, index: int) -> Receipt:
         """A receipt at the latest checkpoint, made from tiles: works with any tlog-tiles log."""
         proof = await self.prove_inclusion(index=index)
         return Receipt(index=index, proof=tuple(proof), checkpoint=self._note)
 
-    async def _load(self, head: Checkpoint, nodes: Sequence[Node]) -> AuthenticatedTiles:
-        plan = TilePlan(nodes, size=head.size, cache=self._cache)
+    async def _load(self, head: Checkpoint, nodes: Sequence[Node], *, cache: TileCache | None) -> AuthenticatedTiles:
+        plan = TilePlan(nodes, size=head.size, cache=cache)
         data = [await self._fetch(tile, bytes_max=_TILE_BYTES_MAX) for tile in plan.tiles]
         cut = [tile_data[: tile.width * HASH_BYTES] for tile, tile_data in zip(plan.tiles, data, strict=True)]
         return plan.authenticate(cut, root=head.root)

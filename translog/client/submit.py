@@ -11,18 +11,20 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from translog.client.transport import Transport
+from translog.client.transport import TIMEOUT_MS, Transport, outcome_unknown
 from translog.core.keys import VKey, parse_vkey
 from translog.core.merkle import hash_leaf
-from translog.core.note import NOTE_BYTES_MAX
+from translog.core.note import NOTE_BYTES_MAX, is_key_name
 from translog.core.policy import Policy, verify_checkpoint
 from translog.core.proof import RECEIPT_BYTES_MAX, Receipt, format_receipt, parse_receipt, verify_receipt, verify_receipt_under
 from translog.core.tile import encode_bundle
 from translog.core.wire import HASH_BYTES, decode_base64
-from translog.errors import InclusionError, RemoteError
+from translog.errors import InclusionError, MalformedError, RemoteError
 
 _ANSWER_BYTES_MAX = 64 * 1024 * 1024
 _LOG_BYTES_MAX = 1024 * 1024
+_ODD = (AttributeError, KeyError, MalformedError, OverflowError, TypeError, ValueError)
+"""What reading a JSON answer of the wrong shape can raise."""
 _PUBLISH_WAIT_S = 60.0
 _PUBLISH_POLL_S = 0.25
 
@@ -41,17 +43,17 @@ class LogInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Appended:
-    """An entry in the log: its index, and its receipt, a tlog-proof file."""
+    """An entry in the log: its index, and its receipt, a tlog-proof file; None if that could not be had yet."""
 
     index: int
-    receipt: bytes
+    receipt: bytes | None
 
 
 class Submitter:
     """Appends to one log. Use as an async context manager."""
 
-    def __init__(self, url: str, *, token: str | None = None) -> None:
-        self._transport = Transport(url, token=token)
+    def __init__(self, url: str, *, token: str | None = None, timeout_ms: int = TIMEOUT_MS) -> None:
+        self._transport = Transport(url, token=token, timeout_ms=timeout_ms)
 
     async def __aenter__(self) -> "Submitter":
         await self._transport.__aenter__()
@@ -66,16 +68,20 @@ class Submitter:
         """`GET /v1/log`. Raises RemoteError, also where the answer is not a translog's."""
         document = _document(await self._transport.get("v1/log", bytes_max=_LOG_BYTES_MAX))
         try:
-            return LogInfo(
+            info = LogInfo(
                 origin=str(document["origin"]),
-                vkeys=tuple(parse_vkey(str(vkey)) for vkey in document["vkeys"]),
+                vkeys=tuple(parse_vkey(vkey) for vkey in document["vkeys"]),
                 published_size=int(document["published_size"]),
                 integrated_size=int(document["integrated_size"]),
                 entries_per_request_max=int(document["limits"]["entries_per_request_max"]),
                 body_bytes_max=int(document["limits"]["body_bytes_max"]),
             )
-        except (KeyError, TypeError, ValueError):
+        except _ODD:
             raise _not_a_log(self._transport.url) from None
+        # A policy is made from this: nothing in it may be able to add a line or a foreign key.
+        if not is_key_name(info.origin) or any(vkey.name != info.origin for vkey in info.vkeys):
+            raise _not_a_log(self._transport.url)
+        return info
 
     async def append(self, entries: Sequence[bytes], policy: Policy) -> list[Appended]:
         """Appends a batch, all or nothing, waits until it is published, and verifies every receipt.
@@ -89,17 +95,12 @@ class Submitter:
             content_type="application/octet-stream",
             bytes_max=_ANSWER_BYTES_MAX,
         )
-        document = _document(answer.body)
         try:
-            first, count = int(document["first"]), int(document["count"])
-            if count != len(entries):
-                raise ValueError
-            if document["checkpoint"] is None:
-                return [await self._wait(first + n, entry, policy) for n, entry in enumerate(entries)]
-            note = str(document["checkpoint"]).encode()
-            proofs = [tuple(decode_base64(h, size=HASH_BYTES) for h in result["proof"]) for result in document["results"]]
-        except (KeyError, TypeError, ValueError):
-            raise _not_a_log(self._transport.url) from None
+            first, note, proofs = _parse_answer(answer.body, len(entries))
+        except (RemoteError, *_ODD):
+            raise outcome_unknown(f"{self._transport.url} does not answer as a translog does") from None
+        if note is None:
+            return [await self._wait(first + n, entry, policy) for n, entry in enumerate(entries)]
         verified = verify_checkpoint(note, policy)
         appended = []
         for n, (entry, proof) in enumerate(zip(entries, proofs, strict=True)):
@@ -109,6 +110,7 @@ class Submitter:
         return appended
 
     async def _wait(self, index: int, entry: bytes, policy: Policy) -> Appended:
+        """The entry is logged; its receipt is None if it cannot be had in time."""
         deadline = asyncio.get_running_loop().time() + _PUBLISH_WAIT_S
         while True:
             try:
@@ -116,7 +118,7 @@ class Submitter:
                 break
             except RemoteError as error:
                 if error.code != "not-published" or asyncio.get_running_loop().time() > deadline:
-                    raise
+                    return Appended(index=index, receipt=None)
                 await asyncio.sleep(_PUBLISH_POLL_S)
         receipt = parse_receipt(data)
         if receipt.index != index:
@@ -132,6 +134,20 @@ class Submitter:
         """The latest checkpoint, or the kept one of `size`, unverified. Raises RemoteError."""
         query = "" if size is None else f"?size={size}"
         return await self._transport.get(f"v1/checkpoint{query}", bytes_max=NOTE_BYTES_MAX)
+
+
+def _parse_answer(body: bytes, count: int) -> tuple[int, bytes | None, list[tuple[bytes, ...]]]:
+    """First index, checkpoint (None where not published yet) and a proof per entry. Raises RemoteError or one of _ODD."""
+    document = _document(body)
+    first = int(document["first"])
+    if int(document["count"]) != count or first < 0:
+        raise ValueError
+    if document["checkpoint"] is None:
+        return first, None, []
+    proofs = [tuple(decode_base64(value, size=HASH_BYTES) for value in result["proof"]) for result in document["results"]]
+    if len(proofs) != count:
+        raise ValueError
+    return first, document["checkpoint"].encode(), proofs
 
 
 def _document(body: bytes) -> dict[str, Any]:

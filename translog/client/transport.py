@@ -6,6 +6,7 @@ which keeps a token from travelling to another host.
 """
 
 import asyncio
+import io
 import json
 import random
 from collections.abc import Mapping
@@ -17,12 +18,15 @@ import aiohttp
 from translog.core.wire import parse_decimal
 from translog.errors import MalformedError, RemoteError
 
+TIMEOUT_MS = 30_000
+"""For one request and its whole answer."""
 TRIES_MAX = 5
 WAIT_MS_MAX = 30_000
 _WAIT_MS_FIRST = 200
 _RETRY_STATUSES = frozenset({429, 502, 503, 504})
-_UNWRITTEN_CODES = frozenset({"pool-full", "not-open", "clock-jumped"})
-"""Problem codes of a translog that say an append was not written."""
+_RETRY_CODES = frozenset({"pool-full", "not-open", "clock-jumped", "too-many-connections"})
+"""Problem codes of a translog that say that an append was not written, and may be later."""
+_UNWRITTEN_CODES = _RETRY_CODES | {"read-only"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +41,7 @@ class Answer:
 class Transport:
     """Requests below one URL prefix. Use as an async context manager."""
 
-    def __init__(self, url: str, *, token: str | None = None, timeout_ms: int = 30_000) -> None:
+    def __init__(self, url: str, *, token: str | None = None, timeout_ms: int = TIMEOUT_MS) -> None:
         """Raises MalformedError unless `url` is http or https."""
         if not url.startswith(("http://", "https://")):
             raise MalformedError(f"not a log's URL: {url[:80]!r}", hint="it starts with http:// or https://")
@@ -88,36 +92,44 @@ class Transport:
             raise RemoteError("the connection is not open")
         url = f"{self.url}/{path.lstrip('/')}"
         try:
-            async with self._session.request(method, url, data=body, headers=headers, allow_redirects=False) as response:
-                data = bytearray()
+            data = None if body is None else io.BytesIO(body)
+            async with self._session.request(method, url, data=data, headers=headers, allow_redirects=False) as response:
+                received = bytearray()
                 async for chunk in response.content.iter_any():
-                    data += chunk
-                    if len(data) > bytes_max:
-                        raise RemoteError(f"{url} answers with more than {bytes_max} bytes", status=response.status)
-                answer = Answer(status=response.status, body=bytes(data), headers=dict(response.headers))
+                    received += chunk
+                    if len(received) > bytes_max:
+                        raise _failed(method, f"{url} answers with more than {bytes_max} bytes", status=response.status)
+                answer = Answer(status=response.status, body=bytes(received), headers=dict(response.headers))
         except (aiohttp.ClientConnectorError, aiohttp.InvalidURL) as error:
             raise RemoteError(f"cannot reach {self.url}: {error}", hint="is the log running, and the URL right?") from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            lost = f"the connection to {self.url} was lost: {error or type(error).__name__}"
-            if method == "GET":
-                raise RemoteError(lost) from None
-            raise RemoteError(
-                f"{lost}; whether the entries were logged is not known",
-                hint="look for them before sending them again",
-                code="outcome-unknown",
-            ) from None
+            raise _failed(method, f"the connection to {self.url} was lost: {error or type(error).__name__}") from None
         if answer.status not in (200, 202):
-            raise _refused(url, answer)
+            raise _refused(method, url, answer)
         return answer
+
+
+def outcome_unknown(detail: str, *, status: int | None = None) -> RemoteError:
+    """The error for an append that may have been logged all the same."""
+    return RemoteError(
+        f"{detail}; whether the entries were logged is not known",
+        status=status,
+        hint="look for them before sending them again",
+        code="outcome-unknown",
+    )
+
+
+def _failed(method: str, detail: str, *, status: int | None = None) -> RemoteError:
+    return RemoteError(detail, status=status) if method == "GET" else outcome_unknown(detail, status=status)
 
 
 def _may_retry(method: str, error: RemoteError) -> bool:
     if method == "GET":
         return error.status is None or error.status in _RETRY_STATUSES
-    return error.status in (429, 503) and error.code in _UNWRITTEN_CODES
+    return error.status in (429, 503) and error.code in _RETRY_CODES
 
 
-def _refused(url: str, answer: Answer) -> RemoteError:
+def _refused(method: str, url: str, answer: Answer) -> RemoteError:
     """The error an answer states, if it is problem+json, else its status."""
     code, detail, hint = "", "", ""
     try:
@@ -129,6 +141,10 @@ def _refused(url: str, answer: Answer) -> RemoteError:
         retry_after_ms = 1000 * parse_decimal(answer.headers.get("Retry-After", ""), maximum=86_400)
     except MalformedError:
         retry_after_ms = None
+    if method == "POST" and answer.status >= 500 and code not in _UNWRITTEN_CODES:
+        return outcome_unknown(f"{url} answers {answer.status}: {detail[:500] or 'no reason given'}", status=answer.status)
+    if 300 <= answer.status < 400:
+        detail = f"redirects are not followed; use the URL it names: {answer.headers.get('Location', '')[:200]!r}"
     return RemoteError(
         f"{url} answers {answer.status}: {detail[:500] or 'no reason given'}",
         status=answer.status,

@@ -29,17 +29,28 @@ class LeafLookup:
         self._lock = threading.Lock()
         with _wrapped(path):
             path.parent.mkdir(mode=0o700, exist_ok=True)
-            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.executescript(_SCHEMA)
-            known = self._db.execute("SELECT origin, next_index FROM follower").fetchall()
-            if len(known) != 1 or known[0][0] != origin or known[0][1] > size:
-                with self._transaction():
-                    self._db.execute("DELETE FROM leaf")
-                    self._db.execute("DELETE FROM follower")
-                    self._db.execute("INSERT INTO follower VALUES (?, 0)", (origin,))
+            try:
+                self._open(path, origin, size)
+            except sqlite3.OperationalError:
+                raise
+            except sqlite3.DatabaseError:  # damaged: it is derived, so it is made anew
+                self._db.close()
+                for file in path.parent.glob(f"{path.name}*"):
+                    file.unlink()
+                self._open(path, origin, size)
         self._path = path
+
+    def _open(self, path: Path, origin: str, size: int) -> None:
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.executescript(_SCHEMA)
+        known = self._db.execute("SELECT origin, next_index FROM follower").fetchall()
+        if len(known) != 1 or known[0][0] != origin or known[0][1] > size:
+            with self._transaction():
+                self._db.execute("DELETE FROM leaf")
+                self._db.execute("DELETE FROM follower")
+                self._db.execute("INSERT INTO follower VALUES (?, 0)", (origin,))
 
     def cursor(self) -> int:
         with self._lock, _wrapped(self._path):
@@ -78,4 +89,4 @@ def _wrapped(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        raise StorageError(f"the leaf look-up {path.name} failed: {error}", hint="it can be deleted: it is rebuilt") from error
+        raise StorageError(f"the leaf look-up {path} failed: {error}", hint="it can be deleted: it is rebuilt") from error

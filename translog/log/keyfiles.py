@@ -5,7 +5,7 @@ never shown. Losing them ends the log's ability to sign, so they belong in a bac
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from translog.core.keys import SEED_BYTES, KeyType, SKey, format_skey, parse_skey
@@ -46,16 +46,16 @@ def write_skey(path: Path, skey: SKey) -> None:
         raise StorageError(f"cannot write {path}: {error.strerror}") from error
 
 
-def read_log_keys(directory: Path, *, origin: str) -> list[SKey]:
-    """The log's keys that are there, at least one. Raises SettingsError."""
-    found = {key_type: read_skey(path) for key_type, name in LOG_KEY_FILES.items() if (path := directory / name).exists()}
-    skeys = list(found.values())
-    if not skeys:
+def read_log_keys(directory: Path, *, origin: str, types: Collection[KeyType]) -> list[SKey]:
+    """The log's keys of those types, all of which must be there. Raises SettingsError."""
+    missing = [name for key_type, name in LOG_KEY_FILES.items() if key_type in types and not (directory / name).exists()]
+    if missing:
         raise SettingsError(
-            f"there is no key in {directory}",
-            hint=f"bring {' and '.join(LOG_KEY_FILES.values())} back from their backup",
+            f"{' and '.join(missing)} is missing in {directory}",
+            hint="bring it back from its backup; or, to sign without it from now on, take it out of log.sign_with",
             code="no-keys",
         )
+    found = {key_type: read_skey(directory / name) for key_type, name in LOG_KEY_FILES.items() if key_type in types}
     for key_type, skey in found.items():
         if skey.type is not key_type:
             raise SettingsError(
@@ -67,7 +67,7 @@ def read_log_keys(directory: Path, *, origin: str) -> list[SKey]:
             raise SettingsError(
                 f"a key in {directory} is named {skey.name!r}, this log is {origin!r}", hint="bring this log's own keys back"
             )
-    return skeys
+    return list(found.values())
 
 
 def read_skey(path: Path) -> SKey:

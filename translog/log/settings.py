@@ -1,8 +1,23 @@
 """The `[log]` section of translog.toml: every limit of the log service with its unit, default and reason."""
 
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from translog.core.keys import KeyType
+
+
+class SigningKey(StrEnum):
+    """A kind of key a log signs with."""
+
+    MLDSA44 = "mldsa44"
+    ED25519 = "ed25519"
+
+    @property
+    def type(self) -> KeyType:
+        """Its type in notes."""
+        return KeyType.COSIGNATURE_MLDSA44 if self is SigningKey.MLDSA44 else KeyType.ED25519
 
 
 class LogSettings(BaseModel):
@@ -10,6 +25,10 @@ class LogSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    sign_with: Annotated[tuple[SigningKey, ...], Field(min_length=1)] = Field(
+        (SigningKey.MLDSA44, SigningKey.ED25519),
+        description="The keys in DIR/keys that sign checkpoints. All of them must be there: a lost key is no key switched off.",
+    )
     pool_entries_max: Annotated[int, Field(ge=1)] = Field(
         50_000, description="Entries waiting to be sequenced, at most; above it appends get 503 with Retry-After."
     )

@@ -85,6 +85,12 @@ class LevelDBStore:
                 hint="`translog init` creates a log; to bring one back, restore its backup",
                 code="no-store",
             )
+        if not any(path.glob("*.log")):
+            # LevelDB would open an older store, and delete the file when somebody brings it back.
+            raise CorruptionError(
+                f"{path} has lost its write-ahead log (*.log)",
+                hint="nothing was changed; bring the file back, or restore a backup",
+            )
         db = _open_db(path, create=False)
         try:
             with _wrapped(f"cannot read the store {path}"):
