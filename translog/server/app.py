@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
 
 import structlog
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.typedefs import Middleware
 from prometheus_client import Counter, Histogram
 
@@ -19,7 +19,7 @@ from translog.server import entries_api, log_api, ops_api, tiles_api
 from translog.server.api import API, JSON, NO_STORE, PRINCIPAL, Api, Handler, Route
 from translog.server.auth import authenticate
 from translog.server.openapi import openapi_document
-from translog.server.problem import http_problem, internal_problem, problem
+from translog.server.problem import COMMON_HEADERS, http_problem, internal_problem, plain_problem, problem
 
 _logger = structlog.get_logger()
 
@@ -61,10 +61,19 @@ def _app(api: Api, routes: Iterable[Route], *, authenticated: bool) -> web.Appli
     app = web.Application(middlewares=[_middleware(api, "public" if authenticated else "admin", authenticated=authenticated)])
     app[API] = api
     for route in routes:
-        app.router.add_route(route.method, route.path, _bind(route.handler))
-        if route.method == "GET":
-            app.router.add_route("HEAD", route.path, _bind(route.handler))
+        for method in (route.method, "HEAD") if route.method == "GET" else (route.method,):
+            app.router.add_route(method, route.path, _bind(route.handler), expect_handler=_expect)
     return app
+
+
+async def _expect(request: web.Request) -> web.StreamResponse | None:
+    """Answers `Expect: 100-continue`, and refuses any other in our own shape."""
+    if request.headers.get("Expect", "").lower() != "100-continue":
+        return plain_problem(417)
+    if request.version >= HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
+    return None
 
 
 def _bind(handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -92,7 +101,7 @@ def _middleware(api: Api, listener: str, *, authenticated: bool) -> Middleware:
     async def middleware(request: web.Request, handler: _Next) -> web.StreamResponse:
         begin = time.perf_counter()
         response = await _answer(request, handler)
-        response.headers.update(_HEADERS)
+        response.headers.update(COMMON_HEADERS)
         resource = request.match_info.route.resource
         route = resource.canonical if resource is not None else "none"
         method = request.method if request.method in _METHODS else "other"
@@ -119,5 +128,4 @@ def _middleware(api: Api, listener: str, *, authenticated: bool) -> Middleware:
     return middleware
 
 
-_HEADERS = {"Server": "translog", "X-Content-Type-Options": "nosniff"}
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})

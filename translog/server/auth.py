@@ -44,9 +44,12 @@ def require_entry_reader(principal: Principal, public_read: PublicRead) -> None:
 
 def _token(request: web.Request) -> str | None:
     """The token of `Authorization: Bearer`, the password of `Basic`, or `X-API-Key`. Raises AuthenticationError."""
-    header = request.headers.get("Authorization")
-    token = request.headers.get("X-API-Key")
-    if header is not None:
+    headers = request.headers.getall("Authorization", [])
+    tokens = request.headers.getall("X-API-Key", [])
+    if len(headers) + len(tokens) > 1:
+        raise AuthenticationError("more than one credential", hint="send one token, one way")
+    token = tokens[0] if tokens else None
+    for header in headers:
         scheme, _, value = header.partition(" ")
         value = value.strip()
         if scheme.lower() == "bearer" and value:

@@ -190,7 +190,7 @@ def _prove(reader: Reader, index: int) -> list[str]:
     return [encode_base64(value) for value in reader.inclusion(index=index).proof]
 
 
-_ERRORS = (400, 401, 403, 404, 413, 415, 503)
+_ERRORS = (400, 404, 413, 415, 500, 503)
 
 ROUTES = (
     Route(

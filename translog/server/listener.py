@@ -5,19 +5,23 @@ idle or dripping a head byte by byte, is closed.
 """
 
 import asyncio
+import re
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
-from http import HTTPStatus
 from typing import Any
 
+import structlog
 from aiohttp import web
 
 from translog.errors import SettingsError
-from translog.server.problem import BAD_HTTP, CONTENT_TYPE, TOO_MANY_CONNECTIONS, problem_body
+from translog.server.problem import BAD_HTTP, COMMON_HEADERS, CONTENT_TYPE, NO_STORE, TOO_MANY_CONNECTIONS, problem_body
 from translog.server.settings import ServerSettings
 
+_logger = structlog.get_logger()
+
 _SWEEP_S = 1.0
+_ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%a-z]+)\]|(?P<host>[^\[\]:\s]+)):(?P<port>[0-9]{1,5})", re.ASCII)
 
 
 class _Connection(web.RequestHandler):
@@ -38,11 +42,14 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        detail = (message or HTTPStatus(status).phrase).splitlines()[0][:200] if status < 500 else "an internal error"
+        if status >= 500:
+            _logger.error("a request failed outside of every handler", exc_info=exc)
+        detail = "this is no HTTP request that can be taken" if status < 500 else "an internal error; it was logged"
+        hint = "it does not parse, or its first line, a header or their number is over a limit" if status < 500 else ""
         response = web.Response(
             status=status,
-            body=problem_body(status, BAD_HTTP, detail),
-            headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"},
+            body=problem_body(status, BAD_HTTP, detail, hint),
+            headers={**COMMON_HEADERS, "Content-Type": CONTENT_TYPE, "Cache-Control": NO_STORE},
         )
         response.force_close()
         return response
@@ -55,8 +62,9 @@ class _Refusal(asyncio.Protocol):
         body = problem_body(503, TOO_MANY_CONNECTIONS, "this log has all the connections it takes", "try again later")
         head = (
             f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: {CONTENT_TYPE}\r\nContent-Length: {len(body)}\r\n"
-            "Retry-After: 5\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
+            "Retry-After: 5\r\nCache-Control: no-store\r\nConnection: close\r\n"
         )
+        head += "".join(f"{name}: {value}\r\n" for name, value in COMMON_HEADERS.items()) + "\r\n"
         if isinstance(transport, asyncio.Transport):
             transport.write(head.encode() + body)
         transport.close()
@@ -68,6 +76,7 @@ class Listener:
     def __init__(self, app: web.Application, settings: ServerSettings, *, tls: ssl.SSLContext | None = None) -> None:
         self._settings = settings
         self._tls = tls
+        self._handshake_s = None if tls is None else settings.tls.handshake_timeout_ms / 1000
         self._open: set[_Connection] = set()
         self._idle_since: dict[asyncio.Protocol, float] = {}
         app.middlewares.insert(0, self._watch)
@@ -83,7 +92,9 @@ class Listener:
         await self._runner.setup()
         loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(self._factory(), host, port, ssl=self._tls, backlog=1024)
+            self._server = await loop.create_server(
+                self._factory(), host, port, ssl=self._tls, ssl_handshake_timeout=self._handshake_s, backlog=1024
+            )
         except OSError as error:
             await self._runner.cleanup()
             raise SettingsError(
@@ -155,17 +166,28 @@ class Listener:
         while True:
             await asyncio.sleep(_SWEEP_S)
             now = asyncio.get_running_loop().time()
-            oldest = now - self._settings.idle_timeout_ms / 1000
-            for connection in [connection for connection in self._open if self._idle_since.get(connection, now) < oldest]:
-                if connection.transport is not None:
-                    connection.transport.abort()
-                else:  # a TLS handshake that failed: asyncio tells nobody
-                    self._lost(connection)
+            for connection in list(self._open):
+                since = self._idle_since.get(connection)
+                if since is not None and now - since > self._patience_s(connection):
+                    self._drop(connection)
+
+    def _patience_s(self, connection: _Connection) -> float:
+        """How long a connection may have no request in hand."""
+        if connection.transport is None:  # a TLS handshake, which asyncio ends by itself and tells nobody
+            return (self._handshake_s or 0) + _SWEEP_S
+        sending = connection.transport.get_write_buffer_size() > 0
+        return (self._settings.send_timeout_ms if sending else self._settings.idle_timeout_ms) / 1000
+
+    def _drop(self, connection: _Connection) -> None:
+        if connection.transport is None:
+            self._lost(connection)
+        else:
+            connection.transport.abort()
 
 
 def parse_address(address: str) -> tuple[str, int]:
     """Host and port of `host:port` or `[v6]:port`. Raises SettingsError."""
-    host, separator, port = address.rpartition(":")
-    if not separator or not port.isascii() or not port.isdigit() or int(port) > 65_535:
-        raise SettingsError(f"{address!r} is not an address", hint="write host:port, as in 127.0.0.1:6962")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    match = _ADDRESS.fullmatch(address)
+    if match is None or int(match["port"]) > 65_535:
+        raise SettingsError(f"{address!r} is not an address", hint="write host:port, as in 127.0.0.1:6962 or [::1]:6962")
+    return match["v6"] or match["host"], int(match["port"])

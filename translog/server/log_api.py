@@ -256,7 +256,7 @@ ROUTES = (
         summary="Entries of a range, end exclusive",
         query=EntriesQuery,
         answers={200: ("As many as fit from the start of the range.", JSON, EntriesAnswer)},
-        errors=(400, 401, 403, 404, 500, 503),
+        errors=(400, 404, 500, 503),
     ),
     Route(
         method="GET",

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from translog import __version__
-from translog.server.api import Problem, Route
+from translog.server.api import JSON, Problem, Route
 from translog.server.problem import CONTENT_TYPE
 
 _REF = "#/components/schemas/{model}"
@@ -26,6 +26,8 @@ _ERRORS = {
     500: "Damage or a defect; reads go on, appends stop.",
     503: "Not now. Retry-After says when; code `outcome-unknown` means that it may have been written.",
 }
+_COMMON_ERRORS = (401, 403)
+"""A credential that is present must be good, whatever it is sent for."""
 _PATH_PARAMETER = re.compile(r"\{(\w+)(?::[^}]*)?\}")
 
 
@@ -109,9 +111,10 @@ def _inline(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, An
 def _responses(route: Route) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for status, (description, media, model) in route.answers.items():
-        schema = {"$ref": _REF.format(model=model.__name__)} if model is not None else {"type": "string"}
+        other = {"type": "object" if media == JSON else "string"}
+        schema = {"$ref": _REF.format(model=model.__name__)} if model is not None else other
         responses[str(status)] = {"description": description, "content": {media: {"schema": schema}}}
-    for status in route.errors:
+    for status in sorted({*_COMMON_ERRORS, *route.errors}):
         if str(status) not in responses:
             responses[str(status)] = {
                 "description": _ERRORS[status],

@@ -35,7 +35,11 @@ async def get_healthz(api: Api, request: web.Request) -> web.Response:
 
 
 async def get_readyz(api: Api, request: web.Request) -> web.Response:
-    return json_response(_health(api), status=200 if api.service.mode is Mode.OPEN else 503)
+    ready = api.service.mode is Mode.OPEN
+    response = json_response(_health(api), status=200 if ready else 503)
+    if not ready:
+        response.headers["Retry-After"] = "5"
+    return response
 
 
 def _health(api: Api) -> Health:

@@ -31,6 +31,8 @@ from translog.errors import (
 
 CONTENT_TYPE = "application/problem+json"
 NO_STORE = "no-store"
+COMMON_HEADERS = {"Server": "translog", "X-Content-Type-Options": "nosniff"}
+"""In every answer: which versions run here is nobody's business, and no browser guesses at content."""
 _STORAGE_RETRY_MS = 5_000
 
 STATUSES: dict[type[TranslogError], int] = {
@@ -55,11 +57,12 @@ HTTP_PROBLEMS = {
     404: ("no-such-path", "there is nothing at this path", "GET /openapi.json lists what there is"),
     405: ("method-not-allowed", "this path does not take this method", "the Allow header lists those it takes"),
     413: ("body-too-large", "the body is too large", "send smaller batches"),
+    417: ("unknown-expect", "this Expect header is not understood", "send Expect: 100-continue, or none"),
     500: ("internal", "an internal error; it was logged", "tell the log's operator the time it happened"),
 }
 """Code, detail and hint of what is no TranslogError."""
 BAD_HTTP = "bad-http"
-"""Code of what does not parse as HTTP."""
+"""Code of what does not parse as HTTP. The answer quotes nothing of it: it may hold a token."""
 TOO_MANY_CONNECTIONS = "too-many-connections"
 """Code of a connection above the limit."""
 
@@ -90,9 +93,14 @@ def http_problem(error: web.HTTPException) -> web.Response:
     return _answer(error.status, code, detail, hint, headers)
 
 
+def plain_problem(status: int) -> web.Response:
+    """The answer for a status of HTTP_PROBLEMS."""
+    return _answer(status, *HTTP_PROBLEMS[status], {})
+
+
 def internal_problem() -> web.Response:
     """The answer for a defect of ours."""
-    return _answer(500, *HTTP_PROBLEMS[500], {})
+    return plain_problem(500)
 
 
 def problem_body(status: int, code: str, detail: str, hint: str = "") -> bytes:
@@ -113,5 +121,5 @@ def _answer(status: int, code: str, detail: str, hint: str, headers: dict[str, s
     return web.Response(
         status=status,
         body=problem_body(status, code, detail, hint),
-        headers={**headers, "Content-Type": CONTENT_TYPE, "Cache-Control": NO_STORE},
+        headers={**headers, **COMMON_HEADERS, "Content-Type": CONTENT_TYPE, "Cache-Control": NO_STORE},
     )

@@ -26,6 +26,9 @@ class TLSSettings(BaseModel):
     cert: Path | None = Field(None, description="Certificate chain, PEM. With `key`, the public listener speaks TLS.")
     key: Path | None = Field(None, description="Private key of the certificate, PEM.")
     client_ca: Path | None = Field(None, description="Ask every client for a certificate signed by one of these, PEM.")
+    handshake_timeout_ms: Milliseconds = Field(
+        10_000, description="A TLS handshake must be done within this time; until then it holds a connection."
+    )
     reload_interval_ms: Milliseconds = Field(30_000, description="How often the files are looked at for changes.")
 
 
@@ -69,6 +72,9 @@ class ServerSettings(BaseModel):
     )
     idle_timeout_ms: Milliseconds = Field(
         75_000, description="A connection without a complete request for this long is closed: slow heads, idle keep-alives."
+    )
+    send_timeout_ms: Milliseconds = Field(
+        300_000, description="An answer must be taken within this time: a slow reader may take long, but not for ever."
     )
     drain_timeout_ms: Milliseconds = Field(10_000, description="How long a stop waits for requests under way.")
     access_log: bool = Field(False, description="Log every request, not only those that failed here (5xx).")

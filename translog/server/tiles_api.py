@@ -82,6 +82,6 @@ ROUTES = (
         summary="A hash tile `<L>/<N>[.p/<W>]` or an entry bundle `entries/<N>[.p/<W>]`",
         parameters={"tile": {"type": "string", "examples": ["0/000.p/1", "entries/000.p/1", "1/x001/x234/067"]}},
         answers={200: ("The tile's hashes or the bundle's entries.", OCTETS, None)},
-        errors=(400, 401, 403, 404, 500, 503),
+        errors=(400, 404, 500, 503),
     ),
 )

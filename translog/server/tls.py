@@ -8,6 +8,7 @@ import asyncio
 import ssl
 import time
 from pathlib import Path
+from typing import Any
 
 import structlog
 from cryptography import x509
@@ -21,6 +22,15 @@ _logger = structlog.get_logger()
 _WARN_S = 14 * 86_400
 
 
+class _CurrentContext(ssl.SSLContext):
+    """The context a listener is given once: each new connection is served by the newest one that was loaded whole."""
+
+    current: ssl.SSLContext
+
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
+        return self.current.wrap_bio(*args, **kwargs)
+
+
 class TLS:
     """The listener's certificate."""
 
@@ -32,44 +42,41 @@ class TLS:
         self._cert = settings.cert
         self._key = settings.key
         self._expiry = expiry
-        self.context = self._new_context()
-        self._load(self.context)
+        self._seen = self._stamps()
+        self.context = _CurrentContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.current = self._load()
 
-    def _new_context(self) -> ssl.SSLContext:
+    def _load(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if self._settings.client_ca is not None:
-            context.verify_mode = ssl.CERT_REQUIRED
-        return context
-
-    def _load(self, context: ssl.SSLContext) -> None:
         try:
-            context.load_cert_chain(self._cert, self._key)
+            context.load_cert_chain(self._cert, self._key, password="")  # never ask on the terminal
             if self._settings.client_ca is not None:
+                context.verify_mode = ssl.CERT_REQUIRED
                 context.load_verify_locations(self._settings.client_ca)
             ends_s = x509.load_pem_x509_certificate(self._cert.read_bytes()).not_valid_after_utc.timestamp()
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             raise SettingsError(
                 f"cannot load the TLS certificate, key or client CA: {error}",
-                hint="check the paths under [server.tls], and that certificate and key belong together",
+                hint="check the paths under [server.tls], that certificate and key belong together, and that the key is not "
+                "encrypted",
                 code="bad-tls",
             ) from None
         self._expiry.set(ends_s)
         if ends_s < time.time() + _WARN_S:
             _logger.warning("the TLS certificate ends soon, or has ended", days=round((ends_s - time.time()) / 86_400, 1))
+        return context
 
     async def watch(self) -> None:
         """Loads the files anew whenever one of them changes, until cancelled. New connections get the new certificate."""
-        seen = self._stamps()
         while True:
             await asyncio.sleep(self._settings.reload_interval_ms / 1000)
-            if (now := self._stamps()) == seen:
+            if (now := self._stamps()) == self._seen:
                 continue
             try:
-                self._load(self._new_context())  # a certificate without its key would otherwise spoil the one in use
-                self._load(self.context)
+                self.context.current = self._load()
                 _logger.info("TLS certificate reloaded")
-                seen = now
+                self._seen = now
             except SettingsError as error:
                 _logger.error("TLS certificate not reloaded, the old one stays", detail=error.detail)
 
