@@ -6,11 +6,12 @@
 import asyncio
 import logging
 import os
+import resource
 import shutil
 import sys
 import tempfile
 from collections.abc import Coroutine
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import structlog
@@ -34,13 +35,18 @@ from translog.log.metrics import LogMetrics
 from translog.server.api import Api
 from translog.server.app import admin_app, public_app
 from translog.server.listener import Listener
-from translog.server.settings import TLSSettings
+from translog.server.settings import ServerSettings, TLSSettings
 from translog.server.tls import TLS
 from translog.storage.keyspace import FORMAT_VERSION
-from translog.storage.leveldb import LevelDBStore
+from translog.storage.leveldb import OPEN_FILES_MAX, LevelDBStore
 from translog.storage.lock import DirectoryLock
 from translog.storage.store import LogMeta, Profile
 
+_logger = structlog.get_logger()
+
+_ADMIN_CONNECTIONS_MAX = 32
+_OTHER_FILES = 64
+_DRAIN_LEAST_MS = 500
 ORIGIN_BYTES_MAX = 114
 """So that the origins derived from it (streams, keys) stay within the 255 bytes that a checkpoint allows."""
 
@@ -77,7 +83,7 @@ def create_log(directory: Path, *, origin: str, profile: Profile) -> list[VKey]:
         raise SettingsError(
             "logs of audit events cannot be created by this version yet", hint="use --profile opaque", code="no-events-yet"
         )
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    if directory.exists() and (not directory.is_dir() or {child.name for child in directory.iterdir()} - {"lost+found"}):
         raise SettingsError(
             f"{directory} exists and is not empty", hint="a log is created once, in a new directory", code="log-exists"
         )
@@ -95,10 +101,7 @@ def create_log(directory: Path, *, origin: str, profile: Profile) -> list[VKey]:
             _write_settings(building / FILE_NAME, origin=origin, profile=profile)
             sync_directory(building)
             if mounted:  # a mount point cannot be replaced; the settings come last, so that half a log is none
-                for child in sorted(building.iterdir(), key=lambda child: child.name == FILE_NAME):
-                    child.rename(directory / child.name)
-                building.rmdir()
-                sync_directory(directory)
+                _move_children(building, directory)
             else:
                 building.replace(directory)
                 sync_directory(directory.parent)
@@ -108,6 +111,21 @@ def create_log(directory: Path, *, origin: str, profile: Profile) -> list[VKey]:
     except OSError as error:
         raise StorageError(f"cannot create {directory}: {error.strerror or error}") from error
     return [skey.vkey for skey in skeys]
+
+
+def _move_children(source: Path, target: Path) -> None:
+    """Moves everything, the settings last; where that fails, moves it back."""
+    moved: list[str] = []
+    try:
+        for child in sorted(source.iterdir(), key=lambda child: child.name == FILE_NAME):
+            child.rename(target / child.name)
+            moved.append(child.name)
+        source.rmdir()
+        sync_directory(target)
+    except OSError:
+        for name in moved:
+            (target / name).rename(source / name)
+        raise
 
 
 def _write_settings(path: Path, *, origin: str, profile: Profile) -> None:
@@ -137,7 +155,10 @@ def resume_log(directory: Path) -> int:
             head = HeadFile.open(path, origin=store.meta.origin)
             head.require_not_newer(size=state.size, root_at=lambda size: root_hash(size, reader))
             head.close()
+            if path.exists():
+                shutil.copyfile(path, path.with_name("head.before-resume"))
             HeadFile.create(path, origin=store.meta.origin, size=state.size, root=state.root)
+            _logger.warning("resumed on the owner's word", origin=store.meta.origin, size=state.size, root=state.root.hex())
             return state.size
         finally:
             store.close()
@@ -150,6 +171,7 @@ class LogServer:
         self._directory = directory
         self._settings = settings
         self._stack = AsyncExitStack()
+        self._deadline = 0.0
         self.address = ""
         self.admin_address = ""
         self.service: LogService
@@ -180,8 +202,8 @@ class LogServer:
             settings=settings.log,
             metrics=metrics,
         )
+        stack.push_async_callback(self._stop_service, service)
         await service.start()
-        stack.push_async_callback(service.stop, drain_ms=settings.server.drain_timeout_ms)
         lookup = self._leaf_lookup(meta)
         vkeys = tuple(skey.vkey for skey in skeys)
         api = Api(
@@ -192,11 +214,13 @@ class LogServer:
             policy=format_log_policy(vkeys, url=settings.server.public_url),
             leaf_lookup=lookup,
         )
-        public = Listener(public_app(api), settings.server, tls=None if tls is None else tls.context)
+        public_settings = _within_file_limit(settings.server)
+        public = Listener(public_app(api), public_settings, tls=None if tls is None else tls.context)
         self.address = await public.start(settings.server.listen)
         stack.push_async_callback(public.stop)
         if settings.server.admin_listen:
-            admin = Listener(admin_app(api), settings.server)
+            admin_settings = settings.server.model_copy(update={"connections_max": _ADMIN_CONNECTIONS_MAX})
+            admin = Listener(admin_app(api), admin_settings)
             self.admin_address = await admin.start(settings.server.admin_listen)
             stack.push_async_callback(admin.stop)
         if tls is not None:
@@ -213,17 +237,48 @@ class LogServer:
 
     def _run(self, coroutine: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(coroutine)
+        task.add_done_callback(_tell_of_death)
 
         async def stop() -> None:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait([task])
 
         self._stack.push_async_callback(stop)
 
     async def stop(self) -> None:
-        """Takes no new connections, finishes what is under way, closes everything."""
+        """Takes no new connections, finishes what is under way for `drain_timeout_ms` in all, closes everything."""
+        self._deadline = asyncio.get_running_loop().time() + self._settings.server.drain_timeout_ms / 1000
         await self._stack.aclose()
+
+    async def _stop_service(self, service: LogService) -> None:
+        left_s = self._deadline - asyncio.get_running_loop().time()
+        await service.stop(drain_ms=max(_DRAIN_LEAST_MS, round(1000 * left_s)))
+
+
+def _tell_of_death(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _logger.critical("a background task has ended", task=task.get_name(), error=repr(error))
+
+
+def _within_file_limit(settings: ServerSettings) -> ServerSettings:
+    """The settings with as many connections as this process may open beside the store's files. Raises its own limit as far as
+    it may; without room, connections would take the descriptors that writing needs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = settings.connections_max + _ADMIN_CONNECTIONS_MAX + OPEN_FILES_MAX + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    room = wanted if soft == resource.RLIM_INFINITY else soft
+    connections = min(settings.connections_max, room - _ADMIN_CONNECTIONS_MAX - OPEN_FILES_MAX - _OTHER_FILES)
+    if connections < 1:
+        raise SettingsError(
+            f"this process may open {room} files, which leaves no room for connections",
+            hint=f"allow it {wanted} (ulimit -n, or LimitNOFILE in the service file)",
+            code="file-limit",
+        )
+    if connections < settings.connections_max:
+        _logger.warning("fewer connections than set: raise the limit on open files", connections=connections, wanted=wanted)
+    return settings.model_copy(update={"connections_max": connections})
 
 
 def _wants_tls(settings: TLSSettings) -> bool:

@@ -182,12 +182,15 @@ class TestBitRot:
     ) -> None:
         flip(table, position)
         db = leveldb._open_db(backend.directory / "log", create=False)  # as LevelDBStore.open, which reads `meta` and sees it
-        store = LevelDBStore(db, META)
+        lock = DirectoryLock(backend.directory)
+        lock.enter()
+        store = LevelDBStore(db, META, lock)
         with pytest.raises(CorruptionError) as caught:
             READS[read](store)
         assert "LevelDB" in caught.value.detail
         assert caught.value.hint
         store.close()
+        lock.release()
 
     def test_opening_reads_and_so_finds_it_too(self, backend: LevelDBBackend, table: Path) -> None:
         flip(table, 100)

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from translog.errors import SettingsError, StorageError, TranslogError
+from translog.storage.leveldb import LevelDBStore
 from translog.storage.lock import DirectoryLock
+from translog.storage.store import LogMeta, Profile
 
 HOLD = """
 import sys
@@ -162,3 +164,25 @@ def test_a_directory_deleted_under_the_holder_can_be_made_and_held_again(tmp_pat
     home.mkdir()
     lock.release()
     DirectoryLock(home).release()
+
+
+def test_the_lock_stays_until_whoever_has_files_open_has_left(tmp_path: Path) -> None:
+    lock = DirectoryLock(tmp_path)
+    lock.enter()
+    lock.release()
+    require_busy(tmp_path)
+    assert ask_other(tmp_path) == "directory-in-use"
+    lock.leave()
+    assert ask_other(tmp_path) == "held"
+    with pytest.raises(StorageError):
+        lock.enter()
+
+
+def test_an_open_store_keeps_the_lock_of_its_directory(tmp_path: Path) -> None:
+    lock = DirectoryLock(tmp_path)
+    store = LevelDBStore.create(lock, LogMeta(format_version=1, origin="log.example", profile=Profile.OPAQUE))
+    lock.release()
+    require_busy(tmp_path)
+    store.close()
+    store.close()
+    assert ask_other(tmp_path) == "held"

@@ -165,23 +165,25 @@ class TileTree:
 
 class TileCache:
     """Tiles already authenticated; the least recently used goes first. Share one only between tree heads of one append-only
-    log known to be consistent with each other. About 17 kB a tile; safe to share between threads (each step is atomic)."""
+    log known to be consistent with each other. About 17 kB a tile. Safe to share between threads: keys are tuples of integers,
+    so that no step on the table runs Python code in which another thread could get in between."""
 
     def __init__(self, *, tiles_max: int) -> None:
         self._tiles_max = tiles_max
-        self._trees: OrderedDict[Tile, TileTree] = OrderedDict()
+        self._trees: OrderedDict[tuple[int, int, int], TileTree] = OrderedDict()
 
     def get(self, tile: Tile) -> TileTree | None:
         """The hashes of that tile at that width, None if they are not held."""
-        tree = self._trees.get(tile)
+        key = (tile.level, tile.index, tile.width)
+        tree = self._trees.get(key)
         if tree is not None:
             with suppress(KeyError):  # dropped by another thread in between; the tree in hand is still good
-                self._trees.move_to_end(tile)
+                self._trees.move_to_end(key)
         return tree
 
     def put(self, tile: Tile, tree: TileTree) -> None:
         """Holds an authenticated tile."""
-        self._trees[tile] = tree
+        self._trees[tile.level, tile.index, tile.width] = tree
         while len(self._trees) > self._tiles_max:
             with suppress(KeyError):
                 self._trees.popitem(last=False)

@@ -12,7 +12,7 @@ from typing import Protocol
 import structlog
 
 from translog.errors import TranslogError
-from translog.log.lifecycle import LogService
+from translog.log.lifecycle import LogService, Mode
 
 _logger = structlog.get_logger()
 
@@ -51,7 +51,11 @@ class Follower:
                     await self._follow()
                 except TranslogError as error:
                     _logger.warning("a follower failed, it tries again", follower=self._sink.name, detail=str(error))
-                    await asyncio.sleep(_RETRY_S)
+                except Exception:
+                    _logger.exception("a follower failed unexpectedly, it tries again", follower=self._sink.name)
+                    if self._service.mode is Mode.STOPPING:
+                        raise
+                await asyncio.sleep(_RETRY_S)
         finally:
             await asyncio.to_thread(self._thread.shutdown)
 

@@ -5,7 +5,7 @@ Rules: two slots of 4,096 bytes, written and synced in turn, so that a torn writ
     u8 version (1) || u64 counter || u8 length || origin || u64 size || 32-byte root || u8 hold || SHA-256 of all before
 
 zero-padded. `hold` means: serve, but do not sign. Why it exists: a store that was lost, rolled back or replaced by an older
-copy opens without a word, and signing it would make two histories. What start-up makes of it is in lifecycle.py.
+copy opens without a word, and signing it would make two histories. What start-up makes of it is in opening.py.
 """
 
 import os

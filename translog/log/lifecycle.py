@@ -95,6 +95,7 @@ class LogService:
         self._reader: Reader | None = None
         self._cache = TileCache(tiles_max=settings.tile_cache_tiles)
         self._task: asyncio.Task[None] | None = None
+        self._may_sign = False
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -106,23 +107,33 @@ class LogService:
         held. Raises SettingsError, StorageError or CorruptionError, everything closed again."""
         try:
             work = await self._begin()
-        except TranslogError:
+        except BaseException:
             await self.stop(drain_ms=0)
             raise
         self._task = asyncio.create_task(self._supervise(work), name="log")
 
     async def stop(self, *, drain_ms: int) -> None:
-        """Refuses new entries, sequences and publishes those that wait (for at most `drain_ms`), and closes the store."""
+        """Refuses new entries, sequences and publishes those that wait (for at most `drain_ms`), and closes the store: when
+        this returns or raises, nothing of the log is open. May be called again."""
         self._set_mode(Mode.STOPPING)
+        try:
+            await self._drain(drain_ms)
+        finally:
+            await uninterrupted(self._shut())
+
+    async def _drain(self, drain_ms: int) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(drain_ms / 1000):
                 while self._in_flight or self._unpublished:
                     await self._idle.wait()
                     await self._published_waiters.wait(self.integrated.size, timeout_ms=drain_ms)
+
+    async def _shut(self) -> None:
         if self._task is not None:
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait([self._task])
+            if not self._task.cancelled() and (error := self._task.exception()) is not None:
+                _logger.critical("the log's task had ended", error=repr(error))
         self._pool.fail_all(_stopping())
         await self._close_opening()
         for executor in (self._writer, self._signing, self._readers):
@@ -235,12 +246,9 @@ class LogService:
         opening = await uninterrupted(self._open())
         self._set_integrated(opening.state)
         self._cache = TileCache(tiles_max=self.settings.tile_cache_tiles)
-        published = opening.published
-        if opening.held is None and self._reader is not None:  # what was shown before the reopening stays shown
-            published = max(self._reader.published, published or self._reader.published, key=lambda shown: shown.size)
         self._reader = None
-        if published is not None:
-            self._show(published)
+        if opening.published is not None:
+            self._show(opening.published)
         if opening.held is not None:
             self._hold(opening.held)
             return []
@@ -255,9 +263,16 @@ class LogService:
             settings=self.settings,
             metrics=self.metrics,
             committed=opening.state,
+            require_may_sign=self._require_may_sign,
             on_publish=self._show,
         )
-        await uninterrupted(publisher.publish())
+        self._may_sign = True
+        try:
+            await uninterrupted(publisher.publish())
+        except PushbackError:  # the clock is in doubt
+            if self.published is None:
+                raise
+            publisher.committed(opening.state)  # `run` tries again
 
         def on_commit(state: TreeState) -> None:
             self._set_integrated(state)
@@ -296,7 +311,11 @@ class LogService:
             await asyncio.sleep(_CLOCK_WATCH_S)
 
     async def _open(self) -> Opening:
-        self._opening = await self._run(self._writer, lambda: open_log(self._open_store, self._open_head))
+        shown = self.published
+        self._opening = await self._run(
+            self._writer,
+            lambda: open_log(self._open_store, self._open_head, signers=self._signers, shown=shown),
+        )
         return self._opening
 
     async def _supervise(self, work: list[_Work]) -> None:
@@ -305,6 +324,10 @@ class LogService:
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             finally:
+                # At once, before what is under way has ended: nothing more is taken, and nothing more signed.
+                self._may_sign = False
+                if self.mode is Mode.OPEN:
+                    self._set_mode(Mode.REOPENING)
                 for task in tasks:
                     task.cancel()
                 results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -334,13 +357,17 @@ class LogService:
             wait_ms = min(2 * wait_ms, 30 * self.settings.reopen_wait_ms)
             try:
                 return await self._begin()
-            except TranslogError as error:
+            except Exception as error:  # what nobody foresaw holds the log, above
                 errors = [error]
 
     def _set_integrated(self, state: TreeState) -> None:
         self.integrated = state
         self.metrics.integrated_size.set(state.size)
         self._integrated_waiters.reached(state.size)
+
+    def _require_may_sign(self) -> None:
+        if not self._may_sign:
+            raise self._held_error()
 
     def _show(self, published: Published) -> None:
         if self._opening is not None:
@@ -353,6 +380,7 @@ class LogService:
                 "the log is held: it serves, but does not sign or take entries", code=error.code, detail=str(error)
             )
         self.held = error
+        self._may_sign = False
         if self.mode is not Mode.STOPPING:
             self._set_mode(Mode.HELD)
         self._pool.fail_all(self._held_error())

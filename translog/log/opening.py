@@ -2,18 +2,19 @@
 
 Rules ("never signing two histories", specs/formats.md): a log must not sign when the store is behind DIR/head, when the
 store's root at that size is another, when a checkpoint was published that the head does not know, when both slots of the
-head are lost, or when the head says hold. It is then held, and says what to do. Opening reads a bounded number of tiles,
-whatever the log's size.
+head are lost, when the head says hold, or when its keys are not the ones that signed before. It is then held, and says what
+to do. Opening reads a bounded number of tiles, whatever the log's size.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from translog.core.integrate import Edge, load_edge
 from translog.core.merkle import root_hash
+from translog.core.note import Signer, parse_note
 from translog.core.tile import TileReader
-from translog.errors import CorruptionError, HeldError, VerificationError
+from translog.errors import CorruptionError, HeldError, SettingsError, VerificationError
 from translog.log.head import Head, HeadFile
 from translog.log.reader import Published, read_published
 from translog.storage.store import LogStore, StoredCheckpoint, TreeState
@@ -66,7 +67,13 @@ def require_may_sign(head: Head, *, state: TreeState, root_at_head: bytes | None
         )
 
 
-def open_log(open_store: Callable[[], LogStore], open_head: Callable[[], HeadFile]) -> Opening:
+def open_log(
+    open_store: Callable[[], LogStore],
+    open_head: Callable[[], HeadFile],
+    *,
+    signers: Sequence[Signer],
+    shown: Published | None,
+) -> Opening:
     """The one way a log comes up, at the start and after a failed write. Blocks.
 
     Raises SettingsError, StorageError or CorruptionError, everything closed again.
@@ -76,6 +83,12 @@ def open_log(open_store: Callable[[], LogStore], open_head: Callable[[], HeadFil
         undo.callback(store.close)
         head = open_head()
         undo.callback(head.close)
+        if store.meta.minimum_index:
+            raise SettingsError(
+                f"entries below {store.meta.minimum_index} were pruned from this store, and this program cannot prune",
+                hint="use the version of translog that pruned it, or a newer one",
+                code="store-version",
+            )
         state = store.read_state()
         try:
             edge = load_edge(store, size=state.size, root=state.root)
@@ -84,16 +97,33 @@ def open_log(open_store: Callable[[], LogStore], open_head: Callable[[], HeadFil
                 f"the store is damaged: {error.detail}", hint="restore the log from a backup or a mirror"
             ) from error
         latest = store.read_checkpoint()
+        published = None if latest is None else read_published(latest)
         held = None
         try:
             newest = head.require_newest()
             root_at_head = _root_at(store, state, newest.size)
             require_may_sign(newest, state=state, root_at_head=root_at_head, latest=latest)
+            _require_own_keys(latest, signers)
         except HeldError as error:
             held = error
-        published = None if latest is None else read_published(latest)
+        # What was shown already stays shown, also where the store has lost it: a publication is not synced.
+        if shown is not None and (published is None or published.size < shown.size):
+            published = shown if _root_at(store, state, shown.size) == shown.root else published
         undo.pop_all()
         return Opening(store=store, head=head, state=state, edge=edge, published=published, held=held)
+
+
+def _require_own_keys(latest: StoredCheckpoint | None, signers: Sequence[Signer]) -> None:
+    """Raises HeldError if what was published last carries no line of any key that would sign now."""
+    if latest is None:
+        return
+    signed = {(signature.name, signature.key_id) for signature in parse_note(latest.note).signatures}
+    if not signed & {(signer.name, signer.key_id) for signer in signers}:
+        raise HeldError(
+            "none of the log's keys has signed the checkpoint that was published last: they are other keys",
+            hint="bring the keys back that belong to this log; everybody's policies name those",
+            code="other-keys",
+        )
 
 
 def _root_at(store: LogStore, state: TreeState, size: int) -> bytes | None:

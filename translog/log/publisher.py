@@ -42,6 +42,7 @@ class Publisher:
         settings: LogSettings,
         metrics: LogMetrics,
         committed: TreeState,
+        require_may_sign: Callable[[], None],
         on_publish: Callable[[Published], None],
     ) -> None:
         self._store = store
@@ -54,6 +55,7 @@ class Publisher:
         self._settings = settings
         self._metrics = metrics
         self._state = committed
+        self._require_may_sign = require_may_sign
         self._on_publish = on_publish
         self._kept_at_ms: int | None = None
         self._wake = asyncio.Event()
@@ -79,7 +81,8 @@ class Publisher:
                 self._wake.set()
 
     async def publish(self) -> None:
-        """Publishes the newest committed tree once. Raises StorageError, or PushbackError while the clock is in doubt."""
+        """Publishes the newest committed tree once. Raises StorageError, HeldError if the log was held meanwhile, or
+        PushbackError while the clock is in doubt."""
         state = self._state
         now_ms = self._guard.tick()
         keep = self._kept_at_ms is None or not 0 <= now_ms - self._kept_at_ms < self._settings.keep_checkpoint_interval_ms
@@ -96,10 +99,12 @@ class Publisher:
 
     def _record_and_sign(self, state: TreeState, time_s: int) -> bytes:
         """On the signing thread."""
+        self._require_may_sign()
         # What the head held when it was opened does not count: it may be in the page cache only.
         if self._recorded != (state.size, state.root):
             self._head.write(size=state.size, root=state.root)
             self._recorded = (state.size, state.root)
+        self._require_may_sign()
         # From here on the size and root survive anything, so a signature may exist.
         text = format_checkpoint(Checkpoint(origin=self._origin, size=state.size, root=state.root))
         return sign_note(text, self._signers, time_s=time_s)

@@ -38,7 +38,8 @@ WRITE_BUFFER_BYTES = 32 * 1024 * 1024
 """LevelDB's 4 MB make every tenth commit wait for a compaction; start-up reads back at most this much."""
 BLOOM_FILTER_BITS = 10
 """About 1 % of look-ups of absent keys read a block."""
-OPEN_FILES_MAX = 1000
+OPEN_FILES_MAX = 500
+"""Table files LevelDB keeps open, 2 MB each: bootstrap.py leaves room for them beside the connections."""
 
 T = TypeVar("T")
 
@@ -46,9 +47,10 @@ T = TypeVar("T")
 class LevelDBStore:
     """See LogStore. Safe to read from many threads; written by one."""
 
-    def __init__(self, db: Any, meta: LogMeta) -> None:
+    def __init__(self, db: Any, meta: LogMeta, lock: DirectoryLock) -> None:
         """Use `create` or `open`."""
         self._db = db
+        self._lock = lock
         self._meta = meta
         self._gate = _Gate()
         self._broken = ""
@@ -60,6 +62,8 @@ class LevelDBStore:
         if path.exists():
             raise SettingsError(f"there is a store in {path} already", hint="a log is created once", code="log-exists")
         with ExitStack() as undo:
+            lock.enter()
+            undo.callback(lock.leave)
             undo.callback(shutil.rmtree, path, ignore_errors=True)  # nothing half-made stays
             db = _open_db(path, create=True)
             undo.callback(db.close)
@@ -67,7 +71,7 @@ class LevelDBStore:
                 batch.put(keyspace.META, keyspace.encode_meta(meta))
                 batch.put(keyspace.STATE, keyspace.encode_state(TreeState(size=0, root=EMPTY_ROOT, received_at_ms=0)))
             undo.pop_all()
-        return cls(db, meta)
+        return cls(db, meta, lock)
 
     @classmethod
     def open(cls, lock: DirectoryLock) -> "LevelDBStore":
@@ -91,16 +95,18 @@ class LevelDBStore:
                 f"{path} has lost its write-ahead log (*.log)",
                 hint="nothing was changed; bring the file back, or restore a backup",
             )
-        db = _open_db(path, create=False)
-        try:
+        with ExitStack() as undo:
+            lock.enter()
+            undo.callback(lock.leave)
+            db = _open_db(path, create=False)
+            undo.callback(db.close)
             with _wrapped(f"cannot read the store {path}"):
                 value = _get(db, keyspace.META)
             if value is None:
                 raise CorruptionError(f"{path} holds no log: its key `meta` is missing", hint="restore it from a backup")
-            return cls(db, keyspace.decode_meta(value))
-        except TranslogError:
-            db.close()
-            raise
+            meta = keyspace.decode_meta(value)
+            undo.pop_all()
+        return cls(db, meta, lock)
 
     @property
     def meta(self) -> LogMeta:
@@ -202,7 +208,11 @@ class LevelDBStore:
             raise NotFoundError(f"there is no {what} in a log of {committed} entries")
 
     def close(self) -> None:
-        self._gate.close(self._db.close)
+        self._gate.close(self._close)
+
+    def _close(self) -> None:
+        self._db.close()
+        self._lock.leave()
 
     def _read(self, read: Callable[[], T]) -> T:
         with self._gate.entered(), _wrapped("cannot read the store"):

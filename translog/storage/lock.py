@@ -1,9 +1,9 @@
 """One process per log directory: our own flock on DIR/lock, held before anything of the log is opened.
 
-Rules: LevelDB's own lock is lost when a second open fails in the same process, and then another process can open the same
-files and acknowledged data is gone; so nobody reaches LevelDB without holding this. A table of this process's directories
-catches a second open here even where DIR/lock itself was deleted. flock, not fcntl: closing one descriptor of the file must
-not drop the lock of another.
+Rules: a store counts itself in and out, so that the lock cannot go before the store does. LevelDB's own lock is lost when a
+second open fails in the same process; then another process can open the same files, and acknowledged data is gone. So nobody
+reaches LevelDB without holding this. A table of this process's directories catches a second open here even where DIR/lock
+itself was deleted. flock, not fcntl: closing one descriptor of the file must not drop the lock of another.
 """
 
 import fcntl
@@ -34,19 +34,39 @@ class DirectoryLock:
             ) from None
         self.directory = directory
         self._identity = (info.st_dev, info.st_ino)
+        self._users = 0
+        self._released = False
         with _held_guard:
             if self._identity in _held:
                 raise _busy(directory)
             self._descriptor = _lock_file(directory)
             _held.add(self._identity)
 
-    def release(self) -> None:
-        """Lets go. May be called again."""
+    def enter(self) -> None:
+        """Counts somebody who has files of the directory open: `release` waits for their `leave`. Raises StorageError if the
+        lock was released."""
         with _held_guard:
-            if self._identity in _held and self._descriptor >= 0:
-                os.close(self._descriptor)
-                self._descriptor = -1
-                _held.discard(self._identity)
+            if self._descriptor < 0 or self._released:
+                raise StorageError(f"{self.directory} is not locked any more")
+            self._users += 1
+
+    def leave(self) -> None:
+        """Undoes an `enter`."""
+        with _held_guard:
+            self._users -= 1
+            self._unlock()
+
+    def release(self) -> None:
+        """Lets go as soon as nobody has files open any more. May be called again."""
+        with _held_guard:
+            self._released = True
+            self._unlock()
+
+    def _unlock(self) -> None:
+        if self._released and not self._users and self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+            _held.discard(self._identity)
 
     def __enter__(self) -> "DirectoryLock":
         return self
