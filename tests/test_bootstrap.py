@@ -9,7 +9,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import plyvel
@@ -25,12 +25,14 @@ from translog.client.submit import Submitter
 from translog.client.transport import Transport
 from translog.config import FILE_NAME
 from translog.core.merkle import EMPTY_ROOT, hash_leaf
-from translog.core.policy import Policy
+from translog.core.note import parse_note
+from translog.core.policy import Policy, parse_policy
 from translog.errors import CorruptionError, RemoteError, SettingsError, StorageError, TranslogError
 from translog.index.lookup import LeafLookup
 from translog.log.head import HeadFile
-from translog.log.keyfiles import LOG_KEY_FILES
+from translog.log.keyfiles import LOG_KEY_FILES, read_skey
 from translog.log.lifecycle import Mode
+from translog.log.settings import SigningKey
 
 ENTRIES = [b"entry %d" % index for index in range(320)]
 
@@ -135,12 +137,15 @@ async def test_settings_of_another_log_are_refused(log: Log) -> None:
     await log.require_whole()
 
 
-async def test_settings_without_origin_are_refused(log: Log) -> None:
+@pytest.mark.parametrize(("name", "value"), [("origin", ORIGIN), ("profile", "opaque")])
+async def test_settings_that_do_not_say_which_log_are_refused_with_the_line_to_add(log: Log, name: str, value: str) -> None:
     path = log.directory / FILE_NAME
-    text = path.read_text()
-    path.write_text("")
-    assert (await log.refusal()).code == "store-of-another-log"
-    path.write_text(text)
+    line = f'{name} = "{value}"'
+    path.write_text(path.read_text().replace(f"{line}\n", ""))
+    error = await log.refusal()
+    assert (error.code, error.detail) == ("bad-settings", f"translog.toml does not say {name}")
+    assert error.hint == f"add the line {line}"
+    path.write_text(f"{line}\n{path.read_text()}")
     await log.require_whole()
 
 
@@ -220,16 +225,19 @@ async def test_missing_files_of_the_store_are_refused(log: Log, pattern: str) ->
     await log.require_whole()
 
 
-async def test_a_missing_write_ahead_log_is_an_older_store(log: Log) -> None:
-    only(log, "*.log").unlink()
-    await log.require_read_only("store-behind-head", size=300)
-
-
-async def test_a_missing_write_ahead_log_can_be_brought_back(log: Log) -> None:
-    with without(only(log, "*.log")), suppress(TranslogError):
-        async with served(log.directory):
-            pass
+async def test_a_missing_write_ahead_log_is_refused_and_can_be_brought_back(log: Log) -> None:
+    with without(only(log, "*.log")):
+        before = _store_files(log)
+        error = await log.refusal()
+        assert isinstance(error, CorruptionError)
+        assert "has lost its write-ahead log (*.log)" in error.detail
+        assert "bring the file back" in error.hint
+        assert _store_files(log) == before
     await log.require_whole()
+
+
+def _store_files(log: Log) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (log.directory / "log").iterdir()}
 
 
 async def test_a_missing_store_is_refused(log: Log) -> None:
@@ -257,7 +265,27 @@ async def test_missing_keys_are_refused(log: Log) -> None:
 @pytest.mark.parametrize("name", LOG_KEY_FILES.values())
 async def test_one_missing_key_is_refused(log: Log, name: str) -> None:
     with without(log.directory / "keys" / name):
-        await log.refusal()
+        error = await log.refusal()
+        assert (error.code, error.detail) == ("no-keys", f"{name} is missing in {log.directory / 'keys'}")
+    await log.require_whole()
+
+
+@pytest.mark.parametrize("key", SigningKey)
+async def test_a_log_can_sign_with_one_of_its_keys_and_no_other_need_be_there(log: Log, key: SigningKey) -> None:
+    path = log.directory / FILE_NAME
+    text = path.read_text()
+    path.write_text(f'{text}[log]\nsign_with = ["{key}"]\n')
+    (other,) = (name for key_type, name in LOG_KEY_FILES.items() if key_type is not key.type)
+    skey = read_skey(log.directory / "keys" / LOG_KEY_FILES[key.type])
+    policy = parse_policy(f"log {skey.vkey}\nquorum none\n".encode())
+    with without(log.directory / "keys" / other):
+        async with served(log.directory) as server, Submitter(url_of(server)) as submitter:
+            await submitter.append([b"signed once"], policy)
+            note = parse_note(await submitter.checkpoint())
+            assert [(line.name, line.key_id) for line in note.signatures] == [(ORIGIN, skey.vkey.key_id)]
+            assert (await submitter.info()).vkeys == (skey.vkey,)
+    path.write_text(text)
+    await log.require_whole()
 
 
 async def test_missing_settings_are_refused(log: Log) -> None:
@@ -294,6 +322,16 @@ async def _find(server: LogServer, entry: bytes) -> int:
                 if error.code != "unknown-leaf":
                     raise
                 await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("content", [b"noise" * 1_000, b"", b"SQLite format 3\0" + b"\xa5" * 5_000], ids=range(3))
+async def test_a_damaged_derived_index_is_rebuilt_and_does_not_stop_the_log(log: Log, content: bytes) -> None:
+    path = log.directory / FILE_NAME
+    path.write_text(path.read_text() + "[log]\nleaf_lookup = true\n")
+    (log.directory / "index").mkdir()
+    (log.directory / "index" / "leaves.sqlite").write_bytes(content)
+    async with served(log.directory) as server:
+        assert await _find(server, ENTRIES[319]) == 319
 
 
 async def test_a_derived_index_of_another_log_is_rebuilt(log: Log) -> None:
@@ -477,4 +515,22 @@ async def test_a_disk_that_fills_up_refuses_entries_and_loses_none(disk: Disk, o
 
 
 async def test_a_log_can_be_created_in_an_empty_mounted_directory(disk: Disk) -> None:
+    policy = policy_for(make_log(disk.path))
+    assert sorted(path.name for path in disk.path.iterdir()) == ["head", "keys", "lock", "log", FILE_NAME]
+    async with served(disk.path) as server, Submitter(url_of(server)) as submitter:
+        assert len(await submitter.append([b"first"], policy)) == 1
+    with pytest.raises(SettingsError) as caught:
+        make_log(disk.path)
+    assert caught.value.code == "log-exists"
+
+
+async def test_a_creation_that_fails_leaves_a_mounted_directory_empty(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("translog.bootstrap._write_settings", fail)
+        with pytest.raises(StorageError, match="No space left on device"):
+            make_log(disk.path)
+    assert not any(disk.path.iterdir())
     make_log(disk.path)

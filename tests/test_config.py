@@ -41,6 +41,7 @@ def test_a_file_of_init_gives_the_defaults(tmp_path: Path) -> None:
     assert settings.server.admin_listen == "127.0.0.1:6963"
     assert settings.server.public_read is PublicRead.EVERYONE
     assert settings.members == ()
+    assert [key.type for key in settings.log.sign_with] == list(LOG_KEY_FILES)
 
 
 def test_a_file_sets_what_it_names_and_nothing_else(tmp_path: Path) -> None:
@@ -88,6 +89,9 @@ MISTAKES = {
     "[server.tls]\ncertificate = 'x'": "server.tls.certificate",
     "[log]\npool_entries_max = -1": "log.pool_entries_max",
     "[log]\nleaf_lookup = 'perhaps'": "log.leaf_lookup",
+    "[log]\nsign_with = []": "log.sign_with",
+    "[log]\nsign_with = 'ed25519'": "log.sign_with",
+    "[log]\nsign_with = ['ed25519', 'rsa']": "log.sign_with.1",
     "[[members]]\nname = 'acme'": "members.0.token_sha256",
     "[[members]]\nname = 'Acme'\ntoken_sha256 = '0'": "members.0.name",
     "[members]\nname = 'acme'": "members",
@@ -104,6 +108,12 @@ def test_mistakes_name_the_file_and_the_key(tmp_path: Path, text: str) -> None:
     assert "\n" not in error.detail
 
 
+@pytest.mark.parametrize("names", [["ed25519"], ["mldsa44"], ["ed25519", "mldsa44"]])
+def test_the_keys_that_sign_can_be_chosen(tmp_path: Path, names: list[str]) -> None:
+    settings = read_settings(write(tmp_path, f"[log]\nsign_with = {names}\n"))
+    assert [key.value for key in settings.log.sign_with] == names
+
+
 def test_values_are_not_repeated_in_errors(tmp_path: Path) -> None:
     error = refusal(write(tmp_path, "[[members]]\nname = 'acme'\ntoken_sha256 = 'translog_a-token-by-mistake'"))
     assert "by-mistake" not in str(error)
@@ -112,12 +122,15 @@ def test_values_are_not_repeated_in_errors(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"[server", b"a = ", b"\xff\xfe", b"origin = 'x'\norigin = 'y'"])
 def test_files_that_are_no_toml_are_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE_NAME).write_bytes(content)
-    assert refusal(tmp_path).detail.startswith(f"cannot read {tmp_path / FILE_NAME}: ")
+    error = refusal(tmp_path)
+    assert error.detail.startswith(f"{tmp_path / FILE_NAME} is not TOML: ")
+    assert error.code == "bad-settings"
 
 
 def test_a_directory_in_place_of_the_file_is_named(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).mkdir()
-    assert "Is a directory" in refusal(tmp_path).detail
+    error = refusal(tmp_path)
+    assert (error.detail, error.code) == (f"cannot read {tmp_path / FILE_NAME}: Is a directory", "bad-settings")
 
 
 def test_a_missing_file_leads_to_init(tmp_path: Path) -> None:

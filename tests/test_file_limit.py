@@ -5,6 +5,7 @@ import pytest
 from translog import bootstrap
 from translog.errors import SettingsError
 from translog.server.settings import ServerSettings
+from translog.storage.leveldb import OPEN_FILES_MAX
 
 
 class Limits:
@@ -22,21 +23,21 @@ class Limits:
 
 
 def connections(monkeypatch: pytest.MonkeyPatch, limits: Limits, wanted: int) -> int:
-    monkeypatch.setattr(bootstrap.resource, "getrlimit", limits.getrlimit)
-    monkeypatch.setattr(bootstrap.resource, "setrlimit", limits.setrlimit)
+    monkeypatch.setattr("resource.getrlimit", limits.getrlimit)
+    monkeypatch.setattr("resource.setrlimit", limits.setrlimit)
     return bootstrap._within_file_limit(ServerSettings(connections_max=wanted)).connections_max
 
 
 def test_the_soft_limit_is_raised_as_far_as_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = Limits(1_024, 1_048_576)
     assert connections(monkeypatch, limits, 4_000) == 4_000
-    assert 4_000 + bootstrap.OPEN_FILES_MAX < limits.value[0] < 6_000
+    assert 4_000 + OPEN_FILES_MAX < limits.value[0] < 6_000
 
 
 def test_a_low_hard_limit_means_fewer_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = Limits(1_024, 1_024)
     found = connections(monkeypatch, limits, 4_000)
-    assert 100 < found <= 1_024 - bootstrap.OPEN_FILES_MAX - 64
+    assert 100 < found <= 1_024 - OPEN_FILES_MAX - 64
 
 
 def test_a_limit_that_is_high_enough_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

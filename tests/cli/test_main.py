@@ -1,14 +1,17 @@
 """The frame of the command line: commands, exit codes, one shape of error, lazy imports, life without server packages."""
 
 import json
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from cli.harness import require_plain, run, run_program
+from cli.harness import PATIENCE_S, STRICT, require_plain, run, run_program
 from translog import __version__, errors
 from translog.cli import main as main_module
 from translog.cli.main import COMMANDS, EXIT_CODES, exit_code_of
@@ -62,10 +65,11 @@ def test_any_error_is_a_sentence_a_hint_and_with_json_one_document(
 ) -> None:
     error = _make(kind)
 
-    def fail() -> None:
+    def fail(*, standalone_mode: bool) -> None:
+        assert not standalone_mode
         raise error
 
-    monkeypatch.setattr(main_module, "app", fail)
+    monkeypatch.setattr(main_module, "app", SimpleNamespace(main=fail))
     result = run(*(["--json"] if as_json else []))
     lines = require_plain(result, exit_code_of(error))
     assert lines == ["translog: what is wrong"] + ([f"  {error.hint}"] if error.hint else [])
@@ -103,6 +107,42 @@ def test_wrong_usage_exits_with_2(arguments: tuple[str, ...]) -> None:
     result = run(*arguments)
     assert (result.code, result.out) == (2, "")
     assert "Usage:" in result.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("verify",), ("verify", "x", "--policy", "x"), ("init", "x"), ("nope",), ("add",), ("receipt", "x", "--log", "x")],
+)
+def test_wrong_usage_with_json_is_one_document_too(arguments: tuple[str, ...]) -> None:
+    result = run(*arguments, "--json")
+    assert result.code == 2
+    document = json.loads(result.out)
+    assert (document["ok"], document["code"], document["hint"]) == (False, "usage", "")
+    assert document["detail"] in result.err
+    assert result.out.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("add", "-"), ("receipt", 0), ("checkpoint",), ("policy",), ("prove", "inclusion", 0), ("prove", "consistency", 1)],
+)
+@pytest.mark.parametrize("url", ["", "log.example", "ftp://log.example", " http://log.example"])
+def test_a_log_that_is_no_url_is_wrong_usage(arguments: tuple[object, ...], url: str) -> None:
+    result = run(*arguments, "--log", url)
+    assert (result.code, result.out) == (2, "")
+    assert f"{url!r} is no URL: it starts with http:// or https://" in result.err
+
+
+def test_ctrl_c_exits_with_130_and_no_traceback() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        process = subprocess.Popen([*STRICT, "policy", "--log", url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        silent.settimeout(PATIENCE_S)
+        connection, _ = silent.accept()  # it waits for an answer now
+        with connection:
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, out, err.strip()) == (130, "", "interrupted")
 
 
 def _modules_after(*arguments: object) -> set[str]:
@@ -167,7 +207,10 @@ def test_commands_that_need_server_packages_say_how_to_get_them(
 
 def test_a_missing_package_is_a_json_document_too(without_server: dict[str, str]) -> None:
     result = run_program("init", "new", "--origin", "log.example", "--profile", "opaque", "--json", env=without_server)
-    assert json.loads(result.out)["ok"] is False
+    lines = require_plain(result, 4)
+    document = json.loads(result.out)
+    assert (document["ok"], document["code"]) == (False, "not-installed")
+    assert lines == [f"translog: {document['detail']}", f"  {document['hint']}"]
 
 
 def test_verification_and_keys_work_without_server_packages(without_server: dict[str, str], tmp_path: Path) -> None:

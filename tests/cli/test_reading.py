@@ -131,6 +131,15 @@ def test_the_checkpoint_as_json(filled: SharedLog) -> None:
     assert parse_note(document["note"].encode())
 
 
+def test_the_checkpoint_as_json_goes_where_it_is_told(filled: SharedLog, tmp_path: Path) -> None:
+    path = tmp_path / "document"
+    result = run("checkpoint", "--log", filled.url, "--policy", filled.policy, "--json", "-o", path)
+    assert (result.code, result.raw, result.err) == (0, b"", "")
+    document = json.loads(path.read_bytes())
+    verify_checkpoint(document["note"].encode(), parse_policy(filled.policy.read_bytes()))
+    assert path.read_bytes().endswith(b"}\n")
+
+
 def test_the_first_checkpoint_was_kept_and_others_name_the_nearest(filled: SharedLog) -> None:
     first = run("checkpoint", "--log", filled.url, "--policy", filled.policy, "--size", 0)
     assert first.raw.startswith(b"log.example/shared\n0\n")

@@ -7,10 +7,12 @@ import pytest
 from client.serving import ORIGIN, make_log, policy_for, served, url_of
 
 from cli.harness import require_plain, run
+from translog.bootstrap import resume_log
 from translog.client.remote import RemoteLog
 from translog.client.submit import Submitter
 from translog.core.merkle import EMPTY_ROOT
 from translog.core.policy import Policy
+from translog.errors import SettingsError
 from translog.log.head import HeadFile
 from translog.log.lifecycle import Mode
 
@@ -96,10 +98,14 @@ async def test_a_log_that_is_not_held_may_be_resumed(log: tuple[Path, Policy]) -
 
 
 def test_what_is_no_log_is_told_in_a_sentence(tmp_path: Path) -> None:
-    require_plain(run("resume", tmp_path / "nowhere", WORD), 4)
-    assert "there is no store in" in require_plain(run("resume", tmp_path, WORD), 4)[0]
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path / "nowhere", tmp_path / "file", tmp_path):
+        lines = require_plain(run("resume", path, WORD), 4)
+        assert lines == [f"translog: {path} is not a log's directory", "  name the one `translog init` created"]
 
 
 def test_a_directory_that_is_no_log_is_left_as_it_was(tmp_path: Path) -> None:
-    run("resume", tmp_path, WORD)
+    with pytest.raises(SettingsError) as caught:
+        resume_log(tmp_path)
+    assert caught.value.code == "no-store"
     assert not any(tmp_path.iterdir())

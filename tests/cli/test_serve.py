@@ -87,7 +87,8 @@ def test_a_held_log_serves_and_says_so(directory: Path, tmp_path: Path) -> None:
     (directory / "head").rename(tmp_path / "head")
     with serving(directory) as served:
         refused = run("add", "--log", served.url, "-", stdin=b"x")
-        assert "takes no entries" in require_plain_remote(refused.err)
+        assert require_plain_remote(refused.err).endswith("/v1/entries?receipts=full answers 503: the log is read-only")
+        assert refused.err.endswith("; nothing was added before that\n")
         assert refused.code == 3
         assert served.stop() == 0
     assert any(line.startswith("READ-ONLY: ") and "--nothing-newer-was-signed" in line for line in served.said)

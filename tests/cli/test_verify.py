@@ -221,6 +221,16 @@ def test_one_changed_receipt_fails_the_whole(case: Case, number: int) -> None:
 def test_a_receipt_under_another_ones_name_fails(case: Case) -> None:
     folder, lines = case.save_all()
     shutil.copy(folder / "2.tlog-proof", folder / "3.tlog-proof")
+    assert require_plain(case.verify_all(folder, lines), 1) == [
+        f"translog: {folder / '3.tlog-proof'}: this is the receipt of entry 2",
+        "  it was renamed, or changed",
+    ]
+
+
+@pytest.mark.parametrize("name", ["02", "\u0662", "7"])
+def test_a_receipt_is_named_exactly_as_its_index(case: Case, name: str) -> None:
+    folder, lines = case.save_all()
+    (folder / "2.tlog-proof").rename(folder / f"{name}.tlog-proof")
     require_plain(case.verify_all(folder, lines), 1)
 
 
@@ -231,7 +241,8 @@ def test_receipts_and_lines_that_are_both_swapped_are_noticed(case: Case) -> Non
     (folder / "x").rename(folder / "3.tlog-proof")
     content = lines.read_bytes()
     lines.write_bytes(content.replace(b"entry 2\nentry 3", b"entry 3\nentry 2"))
-    require_plain(case.verify_all(folder, lines), 1)
+    line = require_plain(case.verify_all(folder, lines), 1)[0]
+    assert line == f"translog: {folder / '2.tlog-proof'}: this is the receipt of entry 3"
 
 
 def test_too_few_and_too_many_lines_fail(case: Case) -> None:
@@ -271,8 +282,13 @@ def test_a_directory_in_place_of_a_file_is_named(case: Case, which: str) -> None
 
 def test_a_directory_needs_lines_and_lines_need_a_directory(case: Case) -> None:
     folder, lines = case.save_all()
-    assert run("verify", folder, "--policy", case.policy, "--entry", lines).code == 2
-    assert case.verify("--lines").code == 2
+    whole = run("verify", folder, "--policy", case.policy, "--entry", lines)
+    assert (whole.code, whole.out) == (2, "")
+    assert f"{folder} is a directory: for the receipts of many lines, give --lines" in whole.err
+    for path in (case.receipt, case.directory / "nowhere"):
+        single = run("verify", path, "--policy", case.policy, "--entry", lines, "--lines", "--json")
+        assert (single.code, json.loads(single.out)["code"]) == (2, "usage")
+        assert f"with --lines, {path} must be a directory of receipts" in single.err
 
 
 def test_a_directory_without_receipts_is_no_success(case: Case) -> None:

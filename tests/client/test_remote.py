@@ -4,7 +4,6 @@ import gzip
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -56,9 +55,11 @@ async def reading(simulator: Simulator, policy: Policy = POLICY, *, token: str |
 
 
 @asynccontextmanager
-async def about_to_read(simulator: Simulator, policy: Policy = POLICY) -> AsyncIterator[RemoteLog]:
+async def about_to_read(
+    simulator: Simulator, policy: Policy = POLICY, *, timeout_ms: int = transport.TIMEOUT_MS
+) -> AsyncIterator[RemoteLog]:
     """The same before the first refresh."""
-    async with simulator.serving() as url, RemoteLog(url, policy) as remote:
+    async with simulator.serving() as url, RemoteLog(url, policy, timeout_ms=timeout_ms) as remote:
         yield remote
 
 
@@ -440,6 +441,7 @@ async def test_an_honest_log_can_be_read_after_a_fork_was_refused() -> None:
             await remote.refresh()
         simulator.show(entries_of(700))
         await remote.refresh()
+        assert await remote.entries(start=0, end=700) == entries_of(700)
 
 
 # Answers that do not end, do not come, or come from elsewhere
@@ -538,11 +540,10 @@ async def test_redirects_are_not_followed(status: int) -> None:
     assert not elsewhere.requests
 
 
-async def test_a_log_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("translog.client.remote.Transport", partial(transport.Transport, timeout_ms=50))
+async def test_a_log_that_hangs_is_given_up() -> None:
     simulator = Simulator(entries_of(3))
     simulator.answers["checkpoint"] = simulator.hang
-    async with about_to_read(simulator) as remote:
+    async with about_to_read(simulator, timeout_ms=50) as remote:
         with pytest.raises(RemoteError, match="lost"):
             await remote.refresh()
     assert simulator.count("checkpoint") == transport.TRIES_MAX

@@ -13,12 +13,12 @@ from aiohttp import web
 from client.serving import make_log, policy_for, served, url_of
 from client.simulator import ED25519, MLDSA44, ORIGIN, POLICY, STRANGER, Answer, Simulator, entries_of, policy_of, respond
 from translog.client import transport
-from translog.client.submit import Submitter
+from translog.client.submit import Appended, Submitter
 from translog.core.merkle import hash_leaf
 from translog.core.proof import Receipt, format_receipt, parse_receipt, verify_receipt
 from translog.core.tile import decode_bundle
 from translog.core.wire import encode_base64
-from translog.errors import InclusionError, MalformedError, RemoteError, SignatureError, TooLargeError, VerificationError
+from translog.errors import InclusionError, MalformedError, RemoteError, SignatureError, TooLargeError
 
 ADD = "v1/entries"
 NEW = [b"new 0", b"", b"new 2"]
@@ -69,6 +69,21 @@ def changed(change: Callable[[dict[str, Any]], object]) -> tuple[Translog, dict[
     return log, document
 
 
+def received(appended: Appended) -> Receipt:
+    """The receipt, which must be there."""
+    assert appended.receipt is not None
+    return parse_receipt(appended.receipt)
+
+
+async def unknown_outcome(submitter: Submitter) -> RemoteError:
+    """Appends NEW, and must be told that it may have been logged."""
+    with pytest.raises(RemoteError, match="; whether the entries were logged is not known") as caught:
+        await submitter.append(NEW, POLICY)
+    assert caught.value.code == "outcome-unknown"
+    assert caught.value.hint == "look for them before sending them again"
+    return caught.value
+
+
 # What is logged
 
 
@@ -79,7 +94,7 @@ async def test_receipts_verify_for_their_entries_only() -> None:
     assert [item.index for item in appended] == [10, 11, 12]
     assert [decode_bundle(body) for body in log.bodies] == [NEW]
     for entry, item in zip(NEW, appended, strict=True):
-        receipt = parse_receipt(item.receipt)
+        receipt = received(item)
         assert verify_receipt(receipt, leaf_hash=hash_leaf(entry), policy=POLICY).index == item.index
         with pytest.raises(InclusionError):
             verify_receipt(receipt, leaf_hash=hash_leaf(entry + b"!"), policy=POLICY)
@@ -92,7 +107,7 @@ async def test_a_real_log_gives_receipts_that_hold(tmp_path: Path) -> None:
         for policy in (policy_for(vkeys), policy_for(vkeys, classic=True)):
             appended = await submitter.append(entries, policy)
             for entry, item in zip(entries, appended, strict=True):
-                verify_receipt(parse_receipt(item.receipt), leaf_hash=hash_leaf(entry), policy=policy)
+                verify_receipt(received(item), leaf_hash=hash_leaf(entry), policy=policy)
         assert (await submitter.info()).published_size == 10
         assert [item.index for item in appended] == [5, 6, 7, 8, 9]
 
@@ -104,7 +119,7 @@ async def test_a_real_log_past_its_publication_deadline_is_waited_for(tmp_path: 
             entry = b"%d" % number
             (appended,) = await submitter.append([entry], policy)
             assert appended.index == number
-            verify_receipt(parse_receipt(appended.receipt), leaf_hash=hash_leaf(entry), policy=policy)
+            verify_receipt(received(appended), leaf_hash=hash_leaf(entry), policy=policy)
 
 
 async def test_large_batches_cause_no_warning(tmp_path: Path) -> None:
@@ -145,15 +160,11 @@ def _shift_index(document: dict[str, Any]) -> None:
     document["first"] = 9
 
 
-def _negative_index(document: dict[str, Any]) -> None:
-    document["first"] = -1
-
-
 def _drop_proof_hash(document: dict[str, Any]) -> None:
     document["results"][2]["proof"].pop()
 
 
-@pytest.mark.parametrize("change", [_flip_proof, _swap_proofs, _shift_index, _negative_index, _drop_proof_hash])
+@pytest.mark.parametrize("change", [_flip_proof, _swap_proofs, _shift_index, _drop_proof_hash])
 async def test_proofs_that_do_not_lead_from_entry_to_root_are_refused(change: Callable[[dict[str, Any]], None]) -> None:
     log, _ = changed(change)
     async with submitting(log) as submitter:
@@ -204,8 +215,8 @@ async def test_answers_that_no_translog_gives_are_refused(document: object) -> N
     log = Translog()
     log.answers[ADD] = respond(200, json.dumps(document).encode())
     async with submitting(log) as submitter:
-        with pytest.raises(RemoteError):
-            await submitter.append(NEW, POLICY)
+        await unknown_outcome(submitter)
+    assert log.count(ADD) == 1
 
 
 @pytest.mark.parametrize(
@@ -215,8 +226,7 @@ async def test_answers_that_are_no_json_are_refused(body: bytes) -> None:
     log = Translog()
     log.answers[ADD] = respond(200, body)
     async with submitting(log) as submitter:
-        with pytest.raises(RemoteError):
-            await submitter.append(NEW, POLICY)
+        await unknown_outcome(submitter)
 
 
 def _hash_is_a_number(document: dict[str, Any]) -> None:
@@ -235,12 +245,48 @@ def _not_base64(document: dict[str, Any]) -> None:
     document["results"][0]["proof"] = ["!"]
 
 
-@pytest.mark.parametrize("change", [_hash_is_a_number, _too_few_results, _infinite_first, _not_base64])
+def _negative_first(document: dict[str, Any]) -> None:
+    document["first"] = -1
+
+
+def _no_text(document: dict[str, Any]) -> None:
+    document["checkpoint"] = "\ud800"
+
+
+def _checkpoint_is_a_number(document: dict[str, Any]) -> None:
+    document["checkpoint"] = 5
+
+
+def _short_hash(document: dict[str, Any]) -> None:
+    document["results"][0]["proof"][0] = encode_base64(bytes(31))
+
+
+ODD_TYPES = [
+    _hash_is_a_number,
+    _too_few_results,
+    _infinite_first,
+    _not_base64,
+    _negative_first,
+    _no_text,
+    _checkpoint_is_a_number,
+    _short_hash,
+]
+
+
+@pytest.mark.parametrize("change", ODD_TYPES)
 async def test_answers_of_odd_types_are_refused_too(change: Callable[[dict[str, Any]], None]) -> None:
     log, _ = changed(change)
     async with submitting(log) as submitter:
-        with pytest.raises((RemoteError, VerificationError)):
-            await submitter.append(NEW, POLICY)
+        await unknown_outcome(submitter)
+    assert log.count(ADD) == 1
+
+
+@pytest.mark.xfail(strict=True, reason="an index of more digits than Python converts escapes as ValueError")
+async def test_a_first_index_that_no_log_has_is_refused() -> None:
+    log = Translog()
+    log.answers[ADD] = respond(202, b'{"first": ' + b"9" * 4_300 + b', "count": 3, "checkpoint": null}')
+    async with submitting(log) as submitter:
+        await unknown_outcome(submitter)
 
 
 # Not published yet
@@ -292,14 +338,24 @@ async def test_receipts_waited_for_that_are_none_are_refused() -> None:
             await submitter.append(NEW, POLICY)
 
 
-async def test_waiting_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_waiting_ends_and_what_is_logged_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("translog.client.submit._PUBLISH_WAIT_S", 0)
     log = Translog()
     _accepted(log, early=1_000_000)
     async with submitting(log) as submitter:
-        with pytest.raises(RemoteError) as caught:
-            await submitter.append(NEW, POLICY)
-    assert caught.value.code == "not-published"
+        appended = await submitter.append(NEW, POLICY)
+    assert appended == [Appended(index=index, receipt=None) for index in range(10, 13)]
+    assert log.count(ADD) == 1
+
+
+@pytest.mark.parametrize("answer", [respond(500), respond(404, b'{"code":"gone"}'), respond(200, b"x" * 2_000_000)])
+async def test_a_receipt_that_cannot_be_had_leaves_the_others(answer: Answer) -> None:
+    log = Translog()
+    _accepted(log, early=0)
+    log.answers["v1/receipts/11"] = answer
+    async with submitting(log) as submitter:
+        appended = await submitter.append(NEW, POLICY)
+    assert [item.receipt for item in appended] == [log.receipt(10), None, log.receipt(12)]
 
 
 # Failures
@@ -309,10 +365,7 @@ async def test_an_append_whose_outcome_is_unknown_is_not_repeated() -> None:
     log = Translog()
     log.answers[ADD] = log.close_early
     async with submitting(log) as submitter:
-        with pytest.raises(RemoteError, match="whether the entries were logged is not known") as caught:
-            await submitter.append(NEW, POLICY)
-    assert caught.value.code == "outcome-unknown"
-    assert "before sending them again" in caught.value.hint
+        await unknown_outcome(submitter)
     assert log.count(ADD) == 1
 
 
@@ -328,26 +381,19 @@ async def test_an_append_that_is_not_answered_is_not_repeated() -> None:
     log.answers[ADD] = hang_up
     async with submitting(log) as submitter:
         for tries in (1, 2):
-            with pytest.raises(RemoteError) as caught:
-                await submitter.append(NEW, POLICY)
-            assert caught.value.code == "outcome-unknown"
+            await unknown_outcome(submitter)
             assert log.count(ADD) == tries
 
 
 async def test_an_append_that_hangs_is_not_repeated() -> None:
     log = Translog()
     log.answers[ADD] = log.hang
-    async with log.serving() as url:
-        submitter = Submitter(url)
-        submitter._transport = transport.Transport(url, timeout_ms=50)
-        async with submitter:
-            with pytest.raises(RemoteError) as caught:
-                await submitter.append(NEW, POLICY)
-    assert caught.value.code == "outcome-unknown"
+    async with log.serving() as url, Submitter(url, timeout_ms=50) as submitter:
+        await unknown_outcome(submitter)
     assert log.count(ADD) == 1
 
 
-@pytest.mark.parametrize("code", ["pool-full", "not-open", "clock-jumped"])
+@pytest.mark.parametrize("code", ["pool-full", "not-open", "clock-jumped", "too-many-connections"])
 @pytest.mark.parametrize("status", [429, 503])
 async def test_an_append_that_was_pushed_back_is_sent_again(code: str, status: int, waits: list[float]) -> None:
     log = Translog()
@@ -371,37 +417,28 @@ async def test_pushing_back_for_ever_is_given_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "code"),
-    [
-        (503, "outcome-unknown"),
-        (503, "storage"),
-        (503, "read-only"),
-        (503, ""),
-        (500, ""),
-        (502, ""),
-        (504, ""),
-        (401, "x"),
-        (413, "x"),
-    ],
+    ("status", "code"), [(503, "read-only"), (400, "x"), (401, "x"), (413, "x"), (429, "x"), (429, "storage")]
 )
-async def test_other_refusals_of_an_append_are_not_repeated(status: int, code: str) -> None:
+async def test_refusals_of_an_append_are_not_repeated(status: int, code: str) -> None:
     log = Translog()
     log.answers[ADD] = respond(status, json.dumps({"code": code}).encode())
     async with submitting(log) as submitter:
         with pytest.raises(RemoteError) as caught:
             await submitter.append(NEW, POLICY)
-    assert caught.value.status == status
+    assert (caught.value.status, caught.value.code) == (status, code)
     assert log.count(ADD) == 1
 
 
-@pytest.mark.parametrize("answer", [respond(502), respond(504), respond(500), respond(200, b"<html>")])
-async def test_appends_that_may_have_been_logged_say_so(answer: Answer) -> None:
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b'{"code":"storage"}', b'{"code":"outcome-unknown"}', b'{"code":["pool-full"]}']
+)
+async def test_appends_that_may_have_been_logged_say_so_and_are_not_repeated(status: int, body: bytes) -> None:
     log = Translog()
-    log.answers[ADD] = answer
+    log.answers[ADD] = respond(status, body, headers={"Retry-After": "1"})
     async with submitting(log) as submitter:
-        with pytest.raises(RemoteError) as caught:
-            await submitter.append(NEW, POLICY)
-    assert caught.value.code == "outcome-unknown"
+        assert (await unknown_outcome(submitter)).status == status
+    assert log.count(ADD) == 1
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -427,8 +464,7 @@ async def test_an_endless_answer_to_an_append_is_cut_off(monkeypatch: pytest.Mon
     log = Translog()
     log.answers[ADD] = log.endless
     async with submitting(log) as submitter:
-        with pytest.raises(RemoteError, match="more than 1000000 bytes"):
-            await submitter.append(NEW, POLICY)
+        assert "more than 1000000 bytes" in (await unknown_outcome(submitter)).detail
     assert log.count(ADD) == 1
 
 

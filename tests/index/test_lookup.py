@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -93,18 +94,51 @@ def test_a_step_is_taken_whole_or_not_at_all(reopen: Open) -> None:
     assert lookup.find(hash_leaf(b"b")) == 1
 
 
-def test_a_file_that_is_no_table_is_told_with_the_way_out(reopen: Open, path: Path) -> None:
+@pytest.mark.parametrize("damage", [slice(0, 16), slice(0, 4_096), slice(4_096, 12_288)])
+def test_a_damaged_file_is_rebuilt(reopen: Open, path: Path, damage: slice) -> None:
+    reopen().apply(0, [b"a", b"b"])
+    reopen().close()
+    content = bytearray(path.read_bytes())
+    assert len(content) >= damage.stop
+    content[damage] = b"\xa5" * (damage.stop - damage.start)
+    path.write_bytes(content)
+    lookup = reopen()
+    assert lookup.cursor() == 0
+    assert lookup.find(hash_leaf(b"a")) is None
+    lookup.apply(0, [b"a"])
+    assert reopen().find(hash_leaf(b"a")) == 0
+
+
+def test_a_file_that_is_no_table_is_rebuilt(reopen: Open, path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"noise" * 1_000)
-    with pytest.raises(StorageError, match=r"leaves\.sqlite") as caught:
-        reopen()
-    assert "can be deleted" in caught.value.hint
+    path.with_name("another").write_bytes(b"stays")
+    lookup = reopen()
+    lookup.apply(0, [b"a"])
+    assert (lookup.cursor(), lookup.find(hash_leaf(b"a"))) == (1, 0)
+    assert path.with_name("another").read_bytes() == b"stays"
+
+
+def test_a_table_that_somebody_else_uses_is_not_taken_for_damaged(
+    reopen: Open, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reopen().apply(0, [b"a"])
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlite3, "connect", partial(sqlite3.connect, timeout=0))
+        with pytest.raises(StorageError, match="locked"):
+            LeafLookup(path, origin="log.example/other", size=0)
+    other.execute("ROLLBACK")
+    other.close()
+    assert reopen().find(hash_leaf(b"a")) == 0
 
 
 def test_a_place_that_cannot_be_used_is_a_storage_error(path: Path, reopen: Open) -> None:
     path.parent.write_text("a file")
-    with pytest.raises(StorageError):
+    with pytest.raises(StorageError, match=r"leaves\.sqlite") as caught:
         reopen()
+    assert "can be deleted" in caught.value.hint
 
 
 def test_a_closed_table_is_a_storage_error(reopen: Open) -> None:

@@ -12,6 +12,7 @@ from translog.errors import SettingsError, StorageError
 from translog.log.keyfiles import LOG_KEY_FILES, create_log_keys, read_log_keys, read_skey, write_skey
 
 ORIGIN = "log.example/keys"
+BOTH = frozenset(LOG_KEY_FILES)
 SKEY = SKey(name=ORIGIN, type=KeyType.ED25519, seed=bytes(range(32)))
 
 
@@ -45,7 +46,7 @@ def test_a_key_of_each_type_is_made_from_seeds_of_its_own(tmp_path: Path) -> Non
     assert asked == [32, 32]
     assert [(skey.name, skey.type) for skey in made] == [(ORIGIN, KeyType.COSIGNATURE_MLDSA44), (ORIGIN, KeyType.ED25519)]
     assert made[0].seed != made[1].seed
-    assert read_log_keys(tmp_path / "keys", origin=ORIGIN) == made
+    assert read_log_keys(tmp_path / "keys", origin=ORIGIN, types=BOTH) == made
 
 
 def test_modes_let_nobody_else_in_whatever_the_umask(tmp_path: Path) -> None:
@@ -94,27 +95,44 @@ def test_a_place_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> No
         write_skey(tmp_path / "nowhere" / "key", SKEY)
 
 
-def test_a_key_may_be_switched_off_but_not_all(keys: Path) -> None:
-    names = list(LOG_KEY_FILES.values())
-    (keys / names[0]).unlink()
-    assert [skey.type for skey in read_log_keys(keys, origin=ORIGIN)] == [KeyType.ED25519]
-    (keys / names[1]).unlink()
+@pytest.mark.parametrize("key_type", LOG_KEY_FILES)
+def test_keys_that_are_not_asked_for_need_not_be_there(keys: Path, key_type: KeyType) -> None:
+    for other in BOTH - {key_type}:
+        (keys / LOG_KEY_FILES[other]).unlink()
+    (skey,) = read_log_keys(keys, origin=ORIGIN, types={key_type})
+    assert (skey.name, skey.type) == (ORIGIN, key_type)
+
+
+@pytest.mark.parametrize("key_type", LOG_KEY_FILES)
+def test_keys_that_are_not_asked_for_are_not_read(keys: Path, key_type: KeyType) -> None:
+    for other in BOTH - {key_type}:
+        (keys / LOG_KEY_FILES[other]).write_bytes(b"noise")
+    assert [skey.type for skey in read_log_keys(keys, origin=ORIGIN, types={key_type})] == [key_type]
+
+
+@pytest.mark.parametrize("lost", [[KeyType.ED25519], [KeyType.COSIGNATURE_MLDSA44], list(LOG_KEY_FILES)])
+def test_a_lost_key_is_not_a_key_switched_off(keys: Path, lost: list[KeyType]) -> None:
+    for key_type in lost:
+        (keys / LOG_KEY_FILES[key_type]).unlink()
     with pytest.raises(SettingsError) as caught:
-        read_log_keys(keys, origin=ORIGIN)
-    assert caught.value.code == "no-keys"
-    assert all(name in caught.value.hint for name in names)
+        read_log_keys(keys, origin=ORIGIN, types=BOTH)
+    error = caught.value
+    assert error.code == "no-keys"
+    assert [name in error.detail for name in LOG_KEY_FILES.values()] == [key_type in lost for key_type in LOG_KEY_FILES]
+    assert str(keys) in error.detail
+    assert "log.sign_with" in error.hint
 
 
 def test_keys_of_another_log_are_refused(keys: Path) -> None:
     with pytest.raises(SettingsError, match=r"is named 'log\.example/keys', this log is"):
-        read_log_keys(keys, origin="log.example/other")
+        read_log_keys(keys, origin="log.example/other", types=BOTH)
 
 
 def test_one_key_of_another_log_is_enough(keys: Path) -> None:
     (keys / "log-ed25519.skey").unlink()
     write_skey(keys / "log-ed25519.skey", SKey(name="log.example/other", type=KeyType.ED25519, seed=bytes(32)))
-    with pytest.raises(SettingsError):
-        read_log_keys(keys, origin=ORIGIN)
+    with pytest.raises(SettingsError, match=r"is named 'log\.example/other'"):
+        read_log_keys(keys, origin=ORIGIN, types=BOTH)
 
 
 CONTENTS = [
@@ -151,10 +169,11 @@ def test_a_directory_is_no_key(tmp_path: Path) -> None:
 
 def test_names_beyond_ascii_are_read_back(tmp_path: Path) -> None:
     made = create_log_keys(tmp_path / "keys", origin="log.example/\xfc", random_bytes=numbered())
-    assert read_log_keys(tmp_path / "keys", origin="log.example/\xfc") == made
+    assert read_log_keys(tmp_path / "keys", origin="log.example/\xfc", types=BOTH) == made
 
 
 def test_a_key_of_the_other_type_than_its_file_says_is_refused(keys: Path) -> None:
     (keys / "log-mldsa44.skey").write_bytes((keys / "log-ed25519.skey").read_bytes())
-    with pytest.raises(SettingsError):
-        read_log_keys(keys, origin=ORIGIN)
+    with pytest.raises(SettingsError, match=r"log-mldsa44\.skey holds a key of another type") as caught:
+        read_log_keys(keys, origin=ORIGIN, types=BOTH)
+    assert caught.value.code == "bad-key"

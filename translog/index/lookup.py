@@ -13,7 +13,9 @@ from pathlib import Path
 from translog.core.merkle import hash_leaf
 from translog.errors import StorageError
 
-_SCHEMA = """
+_VERSION = 1
+_SCHEMA = f"""
+PRAGMA user_version = {_VERSION};
 CREATE TABLE IF NOT EXISTS leaf (hash BLOB PRIMARY KEY, idx INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS follower (origin TEXT NOT NULL, next_index INTEGER NOT NULL);
 """
@@ -31,12 +33,11 @@ class LeafLookup:
             path.parent.mkdir(mode=0o700, exist_ok=True)
             try:
                 self._open(path, origin, size)
-            except sqlite3.OperationalError:
-                raise
-            except sqlite3.DatabaseError:  # damaged: it is derived, so it is made anew
+            except sqlite3.Error as error:
                 self._db.close()
-                for file in path.parent.glob(f"{path.name}*"):
-                    file.unlink()
+                if isinstance(error, sqlite3.OperationalError):
+                    raise
+                _delete(path)  # damaged, or of another kind: it is derived, so it is made anew
                 self._open(path, origin, size)
         self._path = path
 
@@ -44,6 +45,9 @@ class LeafLookup:
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, _VERSION):
+            raise sqlite3.DatabaseError(f"table version {version}")
         self._db.executescript(_SCHEMA)
         known = self._db.execute("SELECT origin, next_index FROM follower").fetchall()
         if len(known) != 1 or known[0][0] != origin or known[0][1] > size:
@@ -82,6 +86,11 @@ class LeafLookup:
             self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
+
+
+def _delete(path: Path) -> None:
+    for file in path.parent.glob(f"{path.name}*"):
+        file.unlink()
 
 
 @contextmanager
