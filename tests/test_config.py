@@ -159,7 +159,6 @@ def test_options_win_over_the_environment(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("name", "value", "key"),
     [
-        ("TRANSLOG_SERVER__LISTN", "x", "server.listn"),
         ("TRANSLOG_SERVER__BODY_BYTES_MAX", "large", "server.body_bytes_max"),
         ("TRANSLOG_LOG__LEAF_LOOKUP", "perhaps", "log.leaf_lookup"),
         ("TRANSLOG_MEMBERS", "[{}]", "members.0.name"),

@@ -4,11 +4,13 @@ Rules: one section per package, declared by the package that reads it and handed
 secret is ever a setting, only paths to secrets and digests of them. `TRANSLOG_SERVER__LISTEN` is `listen` in `[server]`.
 """
 
+import os
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as EnvironmentSettingsError
 
@@ -18,12 +20,16 @@ from translog.log.settings import LogSettings
 from translog.server.settings import ServerSettings
 
 FILE_NAME = "translog.toml"
+_PREFIX = "TRANSLOG_"
+_DELIMITER = "__"
+_OTHERS = frozenset({"TRANSLOG_DIR", "TRANSLOG_FUZZ_EXAMPLES", "TRANSLOG_REQUIRE_INTEROP", "TRANSLOG_SEED"})
+"""Names that scripts and tests of this repository use, and that are no settings."""
 
 
 class Settings(BaseSettings):
     """All settings of a log."""
 
-    model_config = SettingsConfigDict(env_prefix="TRANSLOG_", env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_nested_delimiter=_DELIMITER, extra="forbid", frozen=True)
 
     origin: str = ""
     profile: str = ""
@@ -47,8 +53,9 @@ class Settings(BaseSettings):
 def read_settings(directory: Path, overrides: dict[str, dict[str, Any]] | None = None) -> Settings:
     """The settings of the log in `directory`; `overrides` by section win over file and environment.
 
-    Raises SettingsError naming the file and the key that is wrong.
+    Raises SettingsError naming the file and the key that is wrong, or the variable that is no setting.
     """
+    _require_known_names()
     path = directory / FILE_NAME
     try:
         document = tomllib.loads(path.read_text("utf-8"))
@@ -77,3 +84,25 @@ def read_settings(directory: Path, overrides: dict[str, dict[str, Any]] | None =
         raise SettingsError(
             f"{path} (or the environment): {where}: {first['msg']}", hint="README.md lists every setting", code="bad-settings"
         ) from None
+
+
+def _require_known_names() -> None:
+    """Raises SettingsError for a variable that looks like a setting and is none: nobody would notice it otherwise."""
+    for name in sorted(os.environ):
+        upper = name.upper()  # the environment's names are read in any case
+        if not upper.startswith(_PREFIX) or upper in _OTHERS:
+            continue
+        if not _is_key(Settings, upper.removeprefix(_PREFIX).lower().split(_DELIMITER)):
+            raise SettingsError(
+                f"the environment: {name} is no setting",
+                hint="TRANSLOG_<SECTION>__<KEY> sets one key; README.md lists every setting",
+                code="bad-settings",
+            )
+
+
+def _is_key(model: type[BaseModel], path: Sequence[str]) -> bool:
+    field = model.model_fields.get(path[0])
+    if field is None or len(path) == 1:
+        return field is not None
+    section = field.annotation
+    return isinstance(section, type) and issubclass(section, BaseModel) and _is_key(section, path[1:])

@@ -83,7 +83,7 @@ def test_lines_of_the_greatest_length_fit_and_longer_ones_do_not(adder: Adder) -
     for extra in (b"x\n", b"x", b"xx", b"x" * 200_000):
         path = adder.file("lines", b"short\n" + b"x" * 65_535 + extra)
         result = adder.add("--lines", path, "--json")
-        assert require_plain(result, 3) == [
+        assert require_plain(result, 2) == [
             f"translog: line 2 of {path} has more than the 65535 bytes possible",
             "  nothing was added before that",
         ]
@@ -92,7 +92,7 @@ def test_lines_of_the_greatest_length_fit_and_longer_ones_do_not(adder: Adder) -
 
 def test_a_file_that_is_too_large_is_not_added(adder: Adder) -> None:
     path = adder.file("large", bytes(65_536))
-    line = require_plain(adder.add(path), 3)[0]
+    line = require_plain(adder.add(path), 2)[0]
     assert line == f"translog: {path} has more than the 65535 bytes possible"
 
 
@@ -163,7 +163,6 @@ def test_the_same_receipt_again_is_fine(adder: Adder) -> None:
 
 
 @pytest.mark.parametrize("what", ["directory", "dangling"])
-@pytest.mark.xfail(strict=True, reason="what is in the way and cannot be read escapes as OSError")
 def test_what_is_in_the_way_of_a_receipt_and_is_no_file_is_told_in_a_sentence(tmp_path: Path, what: str) -> None:
     path = tmp_path / "0.tlog-proof"
     if what == "directory":
@@ -181,13 +180,13 @@ def test_a_receipt_is_a_file_that_everybody_may_read(tmp_path: Path) -> None:
     assert (tmp_path / "0.tlog-proof").stat().st_mode & 0o777 == 0o644
 
 
-def test_receipts_that_are_not_there_yet_do_not_keep_others_from_being_saved(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError) as caught:
-        add_module._save_all(tmp_path, {5: None, 6: b"six", 7: None, 8: b"eight"})
-    error = caught.value
-    assert error.detail == "the receipt of entry 5 (and 1 more) is not saved: the log has not handed it out yet"
-    assert error.code == "receipt-not-saved"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["6.tlog-proof", "8.tlog-proof"]
+def test_receipts_that_cannot_be_saved_do_not_keep_others_from_being_saved(tmp_path: Path) -> None:
+    for index in (5, 7):
+        (tmp_path / f"{index}.tlog-proof").write_bytes(b"another log's")
+    with pytest.raises(SettingsError, match=r"receipt of entry 5 \(and 1 more\) is not saved") as caught:
+        add_module._save_all(tmp_path, {5: b"five", 6: b"six", 7: b"seven", 8: b"eight"})
+    assert caught.value.code == "receipt-not-saved"
+    assert [(tmp_path / f"{index}.tlog-proof").read_bytes() for index in (6, 8)] == [b"six", b"eight"]
 
 
 def test_entries_whose_receipts_cannot_be_saved_are_counted_as_added(adder: Adder) -> None:

@@ -351,14 +351,14 @@ BAD_POLICIES = {
 @pytest.mark.parametrize("policy", BAD_POLICIES, ids=range(len(BAD_POLICIES)))
 def test_a_malformed_policy_is_refused_naming_file_and_line(case: Case, policy: str) -> None:
     case.policy.write_text(policy, newline="")
-    line = require_plain(case.verify(), 1)[0]
+    line = require_plain(case.verify(), 4)[0]
     assert line.startswith(f"translog: {case.policy}: ")
     assert BAD_POLICIES[policy] in line
 
 
 def test_a_policy_that_is_too_large_is_refused(case: Case) -> None:
     case.policy.write_bytes(b"#" * 1_000_001)
-    assert "is larger than 1000000 bytes" in require_plain(case.verify(), 1)[0]
+    assert "is larger than 1000000 bytes" in require_plain(case.verify(), 4)[0]
 
 
 def test_a_policy_that_lists_no_log_accepts_nothing(case: Case) -> None:

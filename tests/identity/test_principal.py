@@ -103,7 +103,14 @@ def test_a_member_has_a_stream_and_no_unknown_settings() -> None:
 def test_require_asks_the_unknown_for_credentials(permission: Permission) -> None:
     with pytest.raises(AuthenticationError):
         require(ANONYMOUS, permission)
-    assert require(LOCAL, permission) is LOCAL
+
+
+def test_a_local_program_may_append_and_nothing_else() -> None:
+    assert LOCAL.permissions == {Permission.APPEND}
+
+
+def test_members_are_counted() -> None:
+    assert [len(Members(known)) for known in ([], [member("a", "1"), member("b", "2")])] == [0, 2]
 
 
 def test_a_principal_has_no_right_unless_given() -> None:

@@ -38,6 +38,7 @@ ENTRIES = "/v1/entries"
 PATIENCE_S = 10
 
 ACME, READER, WRITER = "acme-token", "reader-token", "writer-token"
+AS_ACME = {"Authorization": f"Bearer {ACME}"}
 MEMBERS = (
     {"name": "acme", "token_sha256": sha256(ACME.encode()).hexdigest(), "may_read": True},
     {"name": "reader", "token_sha256": sha256(READER.encode()).hexdigest(), "may_append": False, "may_read": True},
@@ -126,10 +127,10 @@ class Running:
         """Appends a batch in the bundle encoding."""
         return await self.post(ENTRIES + query, bundle(entries), **headers)
 
-    async def grow(self, entries: Sequence[bytes]) -> None:
+    async def grow(self, entries: Sequence[bytes], **headers: str) -> None:
         """Appends until published."""
         if entries:
-            (await self.append(entries, "?receipts=none")).require_ok()
+            (await self.append(entries, "?receipts=none", **headers)).require_ok()
 
     async def size(self) -> int:
         """The published size."""

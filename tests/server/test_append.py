@@ -17,7 +17,9 @@ from translog.storage.leveldb import LevelDBStore
 
 from .conftest import Serve
 from .harness import (
+    AS_ACME,
     ENTRIES,
+    MEMBERS,
     NDJSON,
     OCTETS,
     Running,
@@ -79,6 +81,21 @@ async def test_durable_does_not_wait_for_publication(log_server: Running, monkey
         assert answer.json["checkpoint"] is None
         assert await log_server.size() == 0
     assert await logged(log_server) == [b"x", b"y", b"z"]
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+async def test_under_a_public_url_receipts_are_there_too(serve: Serve, slash: str) -> None:
+    log = await serve(public_url=f"https://log.example/audit{slash}", publish_deadline_ms=1, members=MEMBERS)
+    answer = await log.post("/add?ack=durable", b"x", **AS_ACME)
+    assert answer.headers["Location"] == "https://log.example/audit/v1/receipts/0"
+    assert await logged(log) == [b"x"]
+
+
+async def test_under_a_public_url_results_name_it(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = await serve(public_url="https://log.example/audit", members=MEMBERS)
+    with publication_blocked(monkeypatch):
+        said = (await log.append([b"x"], "?ack=durable", **AS_ACME)).json
+    assert said["results"][0]["receipt"] == "https://log.example/audit/v1/receipts/0"
 
 
 # --- POST /v1/entries ---------------------------------------------------------------------------------------------------

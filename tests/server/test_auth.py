@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiohttp import HttpVersion10, HttpVersion11
 from multidict import CIMultiDict
 
 from translog.errors import PermissionDeniedError
@@ -14,7 +15,7 @@ from translog.server.auth import authenticate, is_loopback
 from translog.server.settings import ServerSettings
 
 from .conftest import Serve
-from .harness import ACME, MEMBERS, READER, WRITER, Running, request_bytes
+from .harness import ACME, AS_ACME, MEMBERS, READER, WRITER, Running, request_bytes
 
 SECRET = "wrong-secret-token"
 
@@ -49,7 +50,6 @@ CREDENTIALS: dict[str, dict[str, str]] = {
 }
 GOOD_WHEN = {
     # credentials: (may append, may read where public_read is "members", where it is "listed")
-    "nothing": (True, True, True),
     "Bearer": (True, True, True),
     "bearer": (True, True, True),
     "Basic": (True, True, True),
@@ -101,7 +101,7 @@ async def expect(log: Running, headers: dict[str, str], *, append: bool, read: b
 @pytest.mark.parametrize("public_read", ["everyone", "members", "listed"])
 async def test_who_may_append_and_read(serve: Serve, who: str, public_read: str) -> None:
     log = await serve(members=MEMBERS, public_read=public_read)
-    await log.grow([b"x"])
+    await log.grow([b"x"], **AS_ACME)
     append, member, listed = GOOD_WHEN.get(who, (False, False, False))
     bad = who.startswith(("wrong", "empty"))
     read = not bad if public_read == "everyone" else {"members": member, "listed": listed}[public_read]
@@ -109,13 +109,61 @@ async def test_who_may_append_and_read(serve: Serve, who: str, public_read: str)
     await expect(log, CREDENTIALS[who], append=append, read=read, status=status)
 
 
-@pytest.mark.parametrize("setting", [{"behind_proxy": True}, {"loopback_append": False}])
-@pytest.mark.parametrize("who", ["nothing", "Bearer", "Basic", "X-API-Key", "forwarded", "Bearer forwarded", "reader"])
-async def test_without_trust_in_loopback_credentials_decide(serve: Serve, setting: dict[str, Any], who: str) -> None:
-    log = await serve(members=MEMBERS, public_read="listed", **setting)
-    await log.append([b"x"], Authorization=f"Bearer {ACME}")
-    append, _, read = GOOD_WHEN.get(who, (False, False, False)) if who != "nothing" else (False, False, False)
-    await expect(log, CREDENTIALS[who], append=append, read=read, status=403 if who == "reader" else 401)
+NO_TOKEN = [who for who, headers in CREDENTIALS.items() if not {"Authorization", "X_API_Key"} & set(headers)]
+
+
+@pytest.mark.parametrize("who", NO_TOKEN)
+@pytest.mark.parametrize("public_read", ["everyone", "members", "listed"])
+async def test_without_members_this_machine_may_append_and_read_what_everybody_may(
+    serve: Serve, who: str, public_read: str
+) -> None:
+    log = await serve(public_read=public_read)
+    await log.grow([b"x"])
+    await expect(log, CREDENTIALS[who], append=who == "nothing", read=public_read == "everyone", status=401)
+
+
+SERVES_OTHERS: dict[str, tuple[dict[str, Any], str]] = {
+    "behind a proxy": ({"behind_proxy": True}, ""),
+    "not wanted": ({"loopback_append": False}, ""),
+    "public URL": ({"public_url": "https://log.example/audit"}, "server.public_url"),
+    "members": ({"members": MEMBERS}, "members"),
+}
+
+
+@pytest.mark.parametrize("why", SERVES_OTHERS)
+async def test_a_log_that_serves_others_does_not_trust_loopback_and_says_why(serve: Serve, why: str) -> None:
+    settings, said = SERVES_OTHERS[why]
+    log = await serve(**settings)
+    hint = (await log.append([b"x"])).problem(401)["hint"]
+    assert ("this machine" in hint) == bool(said)
+    assert said in hint
+    assert log.server.service.integrated.size == 0
+
+
+@pytest.mark.parametrize(
+    ("who", "said"),
+    [
+        ("Origin", "Origin"),
+        ("cross-site", "web page"),
+        ("forwarded", "X-Forwarded-For"),
+        ("via", "Via"),
+        ("rfc 7239", "Forwarded"),
+    ],
+)
+async def test_a_request_over_loopback_that_is_not_taken_says_why(log_server: Running, who: str, said: str) -> None:
+    assert said in (await log_server.post("/add", b"x", **CREDENTIALS[who])).problem(401)["hint"]
+
+
+async def test_http_1_0_is_what_a_proxy_speaks(log_server: Running) -> None:
+    request = request_bytes("POST", "/add", "Content-Length: 1", body=b"x").replace(b"HTTP/1.1", b"HTTP/1.0")
+    assert "HTTP/1.0" in (await log_server.raw(request)).problem(401)["hint"]
+    assert log_server.server.service.integrated.size == 0
+
+
+async def test_reading_is_not_said_to_be_better_on_this_machine(serve: Serve) -> None:
+    log = await serve(public_read="listed")
+    for headers in ({}, CREDENTIALS["Origin"]):
+        assert "this machine" not in (await log.get("/v1/entries?start=0&end=1", **headers)).problem(401)["hint"]
 
 
 @pytest.mark.parametrize("header", MALFORMED)
@@ -169,16 +217,20 @@ async def test_a_token_may_be_any_text(serve: Serve) -> None:
 # --- connections that cannot be had here --------------------------------------------------------------------------------
 
 
-def request_from(peer: Any, own: Any = ("127.0.0.1", 1), *, secure: bool = False, **headers: str) -> Any:
+def request_from(
+    peer: Any, own: Any = ("127.0.0.1", 1), *, secure: bool = False, version: Any = HttpVersion11, **headers: str
+) -> Any:
     extra = {"peername": peer, "sockname": own}
     return SimpleNamespace(
         headers=CIMultiDict({"Host": "127.0.0.1"} | {name.replace("_", "-"): value for name, value in headers.items()}),
         secure=secure,
+        version=version,
         transport=SimpleNamespace(get_extra_info=extra.get),
     )
 
 
 KNOWN = Members([MemberSettings(**member) for member in MEMBERS])
+NOBODY = Members([])
 FAR = ("203.0.113.7", 4000)
 
 
@@ -218,13 +270,18 @@ def test_credentials_over_tls_a_trusted_proxy_or_loopback_are_taken(request_: An
 )
 @pytest.mark.parametrize("secure", [True, False])
 def test_only_both_ends_on_loopback_are_local(peer: Any, own: Any, secure: bool) -> None:
-    assert authenticate(request_from(peer, own, secure=secure), KNOWN, ServerSettings()) is ANONYMOUS
+    assert authenticate(request_from(peer, own, secure=secure), NOBODY, ServerSettings()) is ANONYMOUS
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
 def test_loopback_in_every_spelling_is_local(address: str) -> None:
     assert is_loopback(address)
-    assert authenticate(request_from((address, 1), (address, 2)), KNOWN, ServerSettings()) is LOCAL
+    assert authenticate(request_from((address, 1), (address, 2)), NOBODY, ServerSettings()) is LOCAL
+    for request, members in (
+        (request_from((address, 1), (address, 2)), KNOWN),
+        (request_from((address, 1), (address, 2), version=HttpVersion10), NOBODY),
+    ):
+        assert authenticate(request, members, ServerSettings()).permissions == frozenset()
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "::", "10.0.0.1", "128.0.0.1", "localhost", "", "::ffff:8.8.8.8", "fe80::1%lo"])
@@ -235,7 +292,7 @@ def test_nothing_else_is_loopback(address: str) -> None:
 def test_a_connection_that_is_gone_is_not_local() -> None:
     request = request_from(("127.0.0.1", 1))
     request.transport = None
-    assert authenticate(request, KNOWN, ServerSettings()) is ANONYMOUS
+    assert authenticate(request, NOBODY, ServerSettings()) is ANONYMOUS
 
 
 @pytest.mark.parametrize(
@@ -257,12 +314,10 @@ def test_a_connection_that_is_gone_is_not_local() -> None:
     ],
 )
 async def test_a_page_that_pointed_its_name_at_loopback_is_not_local(serve: Serve, host: str, local: bool) -> None:
-    log = await serve(public_read="listed")
-    await log.grow([b"x"])
-    for path, method in (("/v1/entries?start=0&end=1", "GET"), ("/add", "POST")):
-        request = request_bytes(method, path, "Content-Length: 0").replace(b"Host: 127.0.0.1", b"Host: " + host.encode())
-        answer = await log.raw(request)
-        if local:
-            answer.require_ok()
-        else:
-            answer.problem(401)
+    log = await serve()
+    request = request_bytes("POST", "/add", "Content-Length: 0").replace(b"Host: 127.0.0.1", b"Host: " + host.encode())
+    answer = await log.raw(request)
+    if local:
+        answer.require_ok()
+    else:
+        assert "Host header" in answer.problem(401)["hint"]

@@ -132,6 +132,27 @@ def test_many_empty_members_cost_no_more_than_their_length(encoding: str, monkey
     assert fed < 100 * len(data)
 
 
+def zstd_frame(window_log: int, data: bytes) -> bytes:
+    """A frame that does not say its length, as from a stream, and so the size of its window."""
+    compressor = zstd.ZstdCompressor(options={int(zstd.CompressionParameter.window_log): window_log})
+    return compressor.compress(data, mode=zstd.ZstdCompressor.FLUSH_BLOCK) + compressor.flush()
+
+
+def test_a_zstd_window_of_8_mib_is_enough_and_more_is_refused() -> None:
+    assert decompress(zstd_frame(23, TEXT), "zstd", size_max=10_000) == TEXT
+    for window_log in (24, 27):
+        with pytest.raises(MalformedError) as caught:
+            decompress(zstd_frame(window_log, TEXT), "zstd", size_max=10_000)
+        assert caught.value.code == "bad-compression"
+        assert "8 MiB" in caught.value.hint
+
+
+@pytest.mark.parametrize("level", [1, 19])
+def test_a_zstd_body_of_any_size_at_a_usual_level_is_taken(level: int) -> None:
+    data = bytes(range(256)) * 40_000
+    assert decompress(zstd.compress(data, level), "zstd", size_max=len(data)) == data
+
+
 # --- over HTTP ----------------------------------------------------------------------------------------------------------
 
 
@@ -230,7 +251,7 @@ async def test_a_body_that_does_not_come_in_time_is_refused(serve: Serve, head: 
             f"POST /add HTTP/1.1\r\nHost: localhost\r\n{head}\r\n\r\n".encode() + b"5\r\n"[: 3 if "chunked" in head else 0]
         )
         answer = parse_answer(await reader.readuntil(b"}"))
-        answer.problem(400, "body-timeout")
+        answer.problem(503, "body-timeout")
     assert await entries_of(log) == 0
 
 
@@ -291,5 +312,5 @@ async def test_a_body_that_goes_wrong_on_the_way_is_a_problem_and_logs_nothing(s
         writer.write(b"POST /add HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n")
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"5\r\nabcde\r\n" + rest)
-        parse_answer(await reader.readuntil(b"}")).problem(400)
+        parse_answer(await reader.readuntil(b"}")).problem(503, "body-timeout")
     assert await entries_of(log) == 0

@@ -1,6 +1,7 @@
 """What the log says of itself and proves, checked with translog.core and with the recursive oracle."""
 
 import asyncio
+import threading
 from base64 import b64encode
 from hashlib import sha256
 from typing import Any
@@ -12,9 +13,21 @@ from core.merkle_oracle import Oracle
 from translog.core.keys import parse_vkey
 from translog.core.merkle import verify_consistency, verify_inclusion
 from translog.core.policy import verify_checkpoint
+from translog.index.lookup import LeafLookup
+from translog.server import log_api
 
 from .conftest import Serve
-from .harness import ORIGIN, PATIENCE_S, Running, hashes, numbered, publication_blocked, require_checkpoint
+from .harness import (
+    AS_ACME,
+    MEMBERS,
+    ORIGIN,
+    PATIENCE_S,
+    Running,
+    hashes,
+    numbered,
+    publication_blocked,
+    require_checkpoint,
+)
 
 EMPTY_ROOT = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
 IMMUTABLE = "public, max-age=604800, immutable"
@@ -70,11 +83,15 @@ async def test_an_empty_log_proves_nothing(log_server: Running, path: str, statu
 
 async def test_the_log_describes_itself(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     log = await serve(
-        public_url="https://log.example/test", entries_per_read_max=7, body_bytes_max=1_000, decoded_bytes_max=2_000
+        public_url="https://log.example/test",
+        entries_per_read_max=7,
+        body_bytes_max=1_000,
+        decoded_bytes_max=2_000,
+        members=MEMBERS,
     )
-    await log.grow(numbered(0, 3))
+    await log.grow(numbered(0, 3), **AS_ACME)
     with publication_blocked(monkeypatch):
-        await log.append([b"x"], "?ack=durable")
+        await log.append([b"x"], "?ack=durable", **AS_ACME)
         answer = await log.get("/v1/log")
     said = answer.json
     assert answer.headers["Cache-Control"] == "no-store"
@@ -240,6 +257,19 @@ async def test_entries_are_bounded_by_bytes_and_there_is_always_one(serve: Serve
         assert (said["start"], said["end"], _decoded(said)) == (start, end, entries[start:end])
 
 
+async def test_a_long_answer_is_written_off_the_event_loop(log_server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = []
+
+    def watch(data: bytes) -> str:
+        names.append(threading.current_thread().name)
+        return b64encode(data).decode()
+
+    await log_server.grow([b"x"])
+    monkeypatch.setattr(log_api, "encode_base64", watch)
+    (await log_server.get("/v1/entries?start=0&end=1")).require_ok()
+    assert [name.startswith("reader") for name in names] == [True]
+
+
 @pytest.mark.parametrize(
     ("query", "status"), [("start=3&end=3", 400), ("start=4&end=3", 400), ("start=5&end=6", 404), ("start=0", 400)]
 )
@@ -326,6 +356,18 @@ async def test_a_leaf_hash_leads_to_the_first_entry_that_has_it(serve: Serve) ->
     unknown = await log.get("/v1/proofs/inclusion?leaf_hash=" + "00" * 32)
     unknown.problem(404, "unknown-leaf")
     assert "Retry-After" in unknown.headers
+
+
+async def test_a_table_that_points_to_another_entry_is_not_believed(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = await serve(log={"leaf_lookup": True})
+    await log.grow([b"a", b"b"])
+    monkeypatch.setattr(LeafLookup, "find", lambda *_: 1)
+    for entry, found in ((b"a", False), (b"b", True)):
+        answer = await log.get(f"/v1/proofs/inclusion?leaf_hash={sha256(bytes(1) + entry).hexdigest()}")
+        if found:
+            assert answer.require_ok().json["index"] == 1
+        else:
+            answer.problem(404, "unknown-leaf")
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,11 @@ async def test_the_document_is_served(log_server: Running) -> None:
     assert answer.headers["Cache-Control"] == "no-store"
 
 
+async def test_the_document_is_made_once(log_server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("translog.server.app.openapi_document", None)
+    assert (await log_server.get("/openapi.json")).require_ok().json == document()
+
+
 def exercise(operation: Any, mode: GenerationMode, *, url: str) -> None:
     """Sends generated requests of one operation and checks the answers."""
 

@@ -1,13 +1,17 @@
 """Health on both listeners, metrics and operator actions on the admin listener only; a held log; a clock that was set."""
 
+import asyncio
+from typing import Any
+
 import pytest
+import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
 from translog.log.head import HeadFile
 from translog.log.lifecycle import Mode
 
 from .conftest import Serve
-from .harness import ORIGIN, Answer, Running, SettableClock, numbered
+from .harness import ORIGIN, Answer, Running, SettableClock, numbered, raw, request_bytes
 
 
 @pytest.fixture
@@ -31,9 +35,10 @@ async def samples(log: Running) -> dict[str, float]:
 async def test_an_open_log_is_healthy_and_ready_on_both_listeners(log_server: Running) -> None:
     await log_server.grow(numbered(0, 3))
     for path in ("/healthz", "/readyz"):
-        for answer in (await log_server.get(path), await log_server.admin("GET", path)):
-            assert answer.require_ok().json == {"status": "open", "reason": None, "published_size": 3}
-            assert answer.headers["Cache-Control"] == "no-store"
+        public, admin = await log_server.get(path), await log_server.admin("GET", path)
+        assert public.require_ok().json == {"status": "open", "code": None, "published_size": 3}
+        assert admin.require_ok().json == public.json | {"reason": None}
+        assert public.headers["Cache-Control"] == admin.headers["Cache-Control"] == "no-store"
 
 
 @pytest.mark.parametrize("mode", Mode)
@@ -63,16 +68,35 @@ async def test_a_held_log_says_why_serves_what_it_has_and_takes_nothing(serve: S
 
     held = await serve(directory=log.directory)
     ready = await held.get("/readyz")
-    assert (ready.status, ready.json["status"]) == (503, "held")
-    assert "older copy" in ready.json["reason"]
+    assert (ready.status, ready.json["status"], ready.json["code"]) == (503, "held", "store-behind-head")
+    assert ready.headers["Retry-After"] == "300"
+    assert "older copy" in (await held.admin("GET", "/readyz")).json["reason"]
     (await held.get("/healthz")).require_ok()
-    problem = (await held.append([b"x"])).problem(503, "read-only")
-    assert "older copy" in problem["detail"]
-    assert problem["hint"]
+    answer = await held.append([b"x"])
+    assert answer.problem(503, "read-only")["hint"]
+    assert answer.headers["Retry-After"] == "300"
     assert (await held.get("/checkpoint")).body == note
     for path in ("/tile/0/000.p/3", "/tile/entries/000.p/3", "/v1/entries?start=0&end=3", "/v1/receipts/0", "/v1/log"):
         (await held.get(path)).require_ok()
     assert (await samples(held))["translog_accepting"] == 0
+
+
+async def test_which_files_a_held_log_misses_is_for_the_operator_only(serve: Serve) -> None:
+    log = await serve()
+    await log.grow([b"x"])
+    await log.server.stop()
+    (log.directory / "head").unlink()
+    held = await serve(directory=log.directory)
+    for path in ("/readyz", "/healthz"):
+        said = (await held.get(path)).json
+        assert (said["code"], set(said)) == ("head-lost", {"status", "code", "published_size"})
+        admin = (await held.admin("GET", path)).json
+        assert (admin["code"], str(held.directory) in admin["reason"]) == ("head-lost", True)
+    with structlog.testing.capture_logs() as logs:
+        answer = await held.post("/add", b"y")
+    answer.problem(503, "read-only")
+    assert str(held.directory).encode() not in answer.body
+    assert str(held.directory) in str(logs)
 
 
 # --- metrics ------------------------------------------------------------------------------------------------------------
@@ -102,6 +126,31 @@ async def test_metrics_count_what_happened(log_server: Running) -> None:
     assert said["translog_public_requests_total GET none 404"] == 2
     assert said["translog_public_requests_total POST /v1/entries 200"] == 1
     assert not [name for name in said if "nothing" in name or "PURGE" in name]
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/nothing"])
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:6963", "localhost.evil.example", "127.0.0.1.evil.example", "["])
+async def test_no_page_reads_the_admin_listener_under_a_name_it_points_here(log_server: Running, path: str, host: str) -> None:
+    (await log_server.admin("GET", path, Host=host)).problem(403, "unknown-host")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "10.1.2.3:6963", "[::1]:6963", "localhost", "LOCALHOST:6963"])
+async def test_metrics_are_scraped_by_address_or_as_localhost(log_server: Running, host: str) -> None:
+    (await log_server.admin("GET", "/metrics", Host=host)).require_ok()
+
+
+async def test_the_name_in_admin_listen_is_the_admin_listeners(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve = asyncio.BaseEventLoop.getaddrinfo
+
+    async def to_loopback(loop: Any, host: Any, port: Any, **rest: Any) -> Any:
+        return await resolve(loop, "127.0.0.1" if host == "Metrics.Internal" else host, port, **rest)
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", to_loopback)
+    log = await serve(admin_listen="Metrics.Internal:0")
+    port = log.server.admin_address.rpartition(":")[2]
+    for host, status in (("metrics.internal", 200), (f"metrics.internal:{port}", 200), ("other.internal", 403)):
+        request = request_bytes("GET", "/metrics").replace(b"Host: 127.0.0.1", f"Host: {host}".encode())
+        assert (await raw(f"127.0.0.1:{port}", request)).status == status
 
 
 async def test_the_admin_listener_can_be_switched_off(serve: Serve) -> None:
@@ -152,7 +201,7 @@ BAD_OPERATORS: dict[str, tuple[str, dict[str, str]]] = {
     "a form": ("no-operator", {"Content_Type": "text/plain"}),
     "a page": ("from-page", {"Origin": "https://evil.example", "Translog_Operator": "alice"}),
     "a page without Origin": ("from-page", {"Sec_Fetch_Site": "cross-site", "Translog_Operator": "alice"}),
-    "a name pointed here": ("from-page", {"Host": "evil.example:6963", "Translog_Operator": "alice"}),
+    "a name pointed here": ("unknown-host", {"Host": "evil.example:6963", "Translog_Operator": "alice"}),
 }
 
 

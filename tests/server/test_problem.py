@@ -10,7 +10,16 @@ import structlog
 from aiohttp import web
 
 from translog import errors
-from translog.errors import CorruptionError, NotFoundError, PushbackError, RemoteError, TranslogError
+from translog.errors import (
+    CorruptionError,
+    HeldError,
+    NotFoundError,
+    PushbackError,
+    RemoteError,
+    SettingsError,
+    StorageError,
+    TranslogError,
+)
 from translog.log.reader import Reader
 from translog.server.problem import STATUSES, http_problem, problem, problem_body, status_of
 
@@ -38,6 +47,10 @@ EXPECTED = {
     "RemoteError": 502,
     "CorruptionError": 500,
 }
+
+
+INNER = (StorageError, CorruptionError, SettingsError)
+"""What is wrong within the log: clients are told the kind only."""
 
 
 def subclasses(kind: type[TranslogError] = TranslogError) -> Iterator[type[TranslogError]]:
@@ -68,7 +81,28 @@ def test_every_error_has_its_status_and_the_one_shape(kind: type[TranslogError])
     error = make(kind)
     assert status_of(error) == EXPECTED[kind.__name__]
     document = sent(problem(error)).problem(EXPECTED[kind.__name__], kind.default_code)
-    assert (document["detail"], document["hint"]) == ("what is wrong", "what to do")
+    told = (document["detail"], document["hint"])
+    assert (told == ("what is wrong", "what to do")) != issubclass(kind, INNER)
+
+
+@pytest.mark.parametrize("kind", [*INNER, errors.HeldError, errors.FenceError])
+def test_what_is_wrong_inside_is_logged_and_not_told(kind: type[TranslogError]) -> None:
+    with structlog.testing.capture_logs() as logs:
+        answer = sent(problem(kind("/data/log is gone", hint="look into /data", code="some-code")))
+    document = answer.problem(EXPECTED[kind.__name__], "some-code")
+    assert document["hint"]
+    assert b"/data" not in answer.body
+    assert [(line["code"], line["detail"]) for line in logs] == [("some-code", "/data/log is gone (look into /data)")]
+
+
+def test_an_unknown_outcome_keeps_its_words() -> None:
+    document = sent(problem(StorageError("not known whether", hint="look", code="outcome-unknown"))).problem(503)
+    assert (document["detail"], document["hint"]) == ("not known whether", "look")
+
+
+def test_a_held_log_is_not_asked_again_soon() -> None:
+    assert problem(HeldError("held")).headers["Retry-After"] == "300"
+    assert problem(StorageError("failed")).headers["Retry-After"] == "5"
 
 
 @pytest.mark.parametrize(("ms", "seconds"), [(1, "1"), (999, "1"), (1_000, "1"), (1_001, "2"), (60_000, "60"), (0, "1")])
@@ -211,7 +245,8 @@ async def test_damage_is_a_500_that_holds_the_log_and_reads_go_on(log_server: Ru
         (await log_server.get("/tile/0/000.p/1")).problem(500, "corrupt")
     (await log_server.get("/tile/0/000.p/1")).require_ok()
     (await log_server.append([b"y"])).problem(503, "read-only")
-    assert "damaged" in (await log_server.get("/readyz")).json["reason"]
+    assert (await log_server.get("/readyz")).json["code"] == "corrupt"
+    assert "a tile is damaged" in (await log_server.admin("GET", "/readyz")).json["reason"]
 
 
 async def test_the_access_log_has_every_request_and_no_token(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,6 +10,8 @@ from translog.server.tiles_api import _accepts_gzip
 
 from .conftest import Serve
 from .harness import (
+    AS_ACME,
+    MEMBERS,
     OCTETS,
     Running,
     bundle,
@@ -136,9 +138,9 @@ async def test_hash_tiles_are_never_compressed(log_server: Running) -> None:
 
 
 async def test_bundles_of_a_log_that_is_not_public_are_not_for_shared_caches(serve: Serve) -> None:
-    log = await serve(public_read="members")
-    await log.grow([b"x"])
-    assert (await log.get("/tile/entries/000.p/1")).headers["Cache-Control"].startswith("private")
+    log = await serve(public_read="members", members=MEMBERS)
+    await log.grow([b"x"], **AS_ACME)
+    assert (await log.get("/tile/entries/000.p/1", **AS_ACME)).headers["Cache-Control"].startswith("private")
     assert (await log.get("/tile/0/000.p/1")).headers["Cache-Control"] == IMMUTABLE
 
 
@@ -214,6 +216,12 @@ NOT_CANONICAL = [
 async def test_every_other_spelling_of_a_tile_path_is_refused(log_server: Running, path: str) -> None:
     answer = await log_server.raw(request_bytes("GET", f"/tile/{path}"))
     answer.problem(400)
+
+
+@pytest.mark.parametrize("query", ["?", "?x=%41", "?%30"])
+async def test_a_query_does_not_matter(log_server: Running, query: str) -> None:
+    await log_server.grow([b"x"])
+    (await log_server.get(f"/tile/0/000.p/1{query}")).require_ok()
 
 
 @pytest.mark.parametrize(

@@ -117,8 +117,26 @@ async def test_failed_handshakes_do_not_take_the_places_of_others(
             with suppress(ConnectionError):
                 await reader.read()
     async with asyncio.timeout(10):  # a hundredth of what it would take by the limit on idle connections
-        while (await ask(log, authority.client()))[0].status != 200:
+        while not await is_served(log, authority):
             pass
+
+
+async def is_served(log: Running, authority: Authority) -> bool:
+    with suppress(ConnectionError, ssl.SSLError):
+        return (await ask(log, authority.client()))[0].status == 200
+    return False
+
+
+async def test_one_connection_too_many_is_closed_before_its_handshake(
+    serve: Serve, authority: Authority, tls: dict[str, Any]
+) -> None:
+    log = await serve(tls={**tls, "handshake_timeout_ms": 600_000}, connections_max=2)
+    async with log.connection(), log.connection():
+        for _ in range(5):
+            async with log.connection() as (reader, _):
+                with suppress(ConnectionError):
+                    assert await reader.read() == b""
+            assert not await is_served(log, authority)
 
 
 def _garbage(folder: Path) -> None:

@@ -2,22 +2,41 @@
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from translog.cli.options import PATH, json_option, log_option, policy_option, read_token, token_option
+from translog.cli.options import PATH, json_option, log_option, policy_option, read_token, token_option, whole_file
 from translog.core.tile import ENTRY_BYTES_MAX
 from translog.errors import SettingsError, TooLargeError, TranslogError
 
+if TYPE_CHECKING:
+    from translog.client.submit import Appended
+
 BATCH_ENTRIES_MAX = 1_000
 BATCH_BYTES_MAX = 4 * 1024 * 1024
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+"""What file systems without hard links answer."""
+
+
+@dataclass(slots=True)
+class _Added:
+    """The indexes of what is in the log, and of that of which the log has not handed out a receipt."""
+
+    indexes: list[int] = field(default_factory=list)
+    unproven: list[int] = field(default_factory=list)
+
+    def count(self, appended: Sequence["Appended"]) -> None:
+        self.indexes += [one.index for one in appended]
+        self.unproven += [one.index for one in appended if one.receipt is None]
 
 
 @click.command()
@@ -36,7 +55,7 @@ def command(
     policy_file: Path | None,
     token_file: Path | None,
     as_json: bool,
-) -> None:
+) -> int:
     """Append entries, in order, and verify and save their receipts. FILE may be - for standard input.
 
     Entries go in batches, each all or nothing. If one fails, those before it are in the log and their receipts are saved; the
@@ -46,34 +65,52 @@ def command(
         _prepare(receipts)
     entries = (entry for name in files for entry in _read(name, lines=lines))
     added = asyncio.run(_add(entries, log, receipts, policy_file, token_file))
-    if as_json:
-        click.echo(json.dumps({"ok": True, "count": len(added), "indexes": added}))
-    else:
-        click.echo(f"added {_described(added)}" if added else "there was nothing to add")
+    if not as_json:
+        click.echo(f"added {_described(added.indexes)}" if added.indexes else "there was nothing to add")
+    elif not added.unproven:
+        click.echo(json.dumps({"ok": True, "count": len(added.indexes), "indexes": added.indexes}))
+    return _report_unproven(added) if added.unproven else 0
+
+
+def _report_unproven(added: _Added) -> int:
+    from translog.cli.main import fail
+    from translog.client.submit import NOT_PUBLISHED
+
+    return fail(
+        NOT_PUBLISHED,
+        f"nothing proves yet that these are in the log, it has not published them: {_described(added.unproven)}",
+        "do not send them again: `translog receipt --log URL INDEX -o FILE` fetches a receipt later",
+        3,
+        count=len(added.indexes),
+        indexes=added.indexes,
+        unproven=added.unproven,
+    )
 
 
 async def _add(
     entries: Iterable[bytes], log: str, receipts: Path | None, policy_path: Path | None, token_file: Path | None
-) -> list[int]:
+) -> _Added:
     from translog.cli.progress import counting
     from translog.cli.trust import choose_policy
     from translog.client.submit import Submitter
 
-    added: list[int] = []
-    async with Submitter(log, token=read_token(token_file)) as submitter:
-        policy = await choose_policy(policy_path, submitter)
-        with counting("adding") as count:
-            try:
-                for batch in _batches(entries):
+    added = _Added()
+    batches = _batches(entries)
+    try:
+        first = list(islice(batches, 1))  # what cannot be sent is noticed before anybody is asked anything
+        async with Submitter(log, token=read_token(token_file)) as submitter:
+            policy = await choose_policy(policy_path, submitter)
+            with counting("adding") as count:
+                for batch in chain(first, batches):
                     appended = await submitter.append(batch, policy)
-                    added += [one.index for one in appended]
-                    count(len(added))
+                    added.count(appended)
+                    count(len(added.indexes))
                     if receipts is not None:
-                        _save_all(receipts, {one.index: one.receipt for one in appended})
-            except TranslogError as error:
-                done = f"added before that: {_described(added)}" if added else "nothing was added before that"
-                error.hint = f"{error.hint}; {done}" if error.hint else done
-                raise
+                        _save_all(receipts, {one.index: one.receipt for one in appended if one.receipt is not None})
+    except TranslogError as error:
+        done = f"added before that: {_described(added.indexes)}" if added.indexes else "nothing was added before that"
+        error.hint = f"{error.hint}; {done}" if error.hint else done
+        raise
     return added
 
 
@@ -123,18 +160,13 @@ def _prepare(directory: Path) -> None:
         raise SettingsError(f"cannot create {directory}: {error.strerror}") from None
 
 
-def _save_all(directory: Path, receipts: Mapping[int, bytes | None]) -> None:
+def _save_all(directory: Path, receipts: Mapping[int, bytes]) -> None:
     """Saves what can be saved. Raises SettingsError for the first that could not be, after all others were."""
     failed: list[tuple[int, str]] = []
     for index, receipt in receipts.items():
         path = directory / f"{index}.tlog-proof"
-        if receipt is None:
-            failed.append((index, "the log has not handed it out yet"))
-            continue
         try:
-            _save(path, receipt)
-        except FileExistsError:
-            if path.read_bytes() != receipt:
+            if not _save_or_compare(path, receipt):
                 failed.append((index, f"{path} is there already, and is of another log or checkpoint"))
         except OSError as error:
             failed.append((index, f"cannot write {path}: {error.strerror}"))
@@ -147,13 +179,23 @@ def _save_all(directory: Path, receipts: Mapping[int, bytes | None]) -> None:
         )
 
 
+def _save_or_compare(path: Path, receipt: bytes) -> bool:
+    """Whether the file is the receipt now. Raises OSError."""
+    try:
+        _save(path, receipt)
+    except FileExistsError:
+        return path.read_bytes() == receipt
+    return True
+
+
 def _save(path: Path, receipt: bytes) -> None:
     """Writes a new file, whole or not at all. Raises FileExistsError, OSError."""
-    descriptor, name = tempfile.mkstemp(prefix=".receipt-", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(receipt)
-        Path(name).chmod(0o644)
-        os.link(name, path)
-    finally:
-        Path(name).unlink()
+    with whole_file(path, receipt) as made:
+        try:
+            os.link(made, path)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if os.path.lexists(path):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+            made.rename(path)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from translog.core.policy import Cosigned, VerifiedCheckpoint
-from translog.core.wire import encode_base64
+from translog.core.wire import encode_base64, printable
 
 _YEAR_9999_S = 253_402_300_799
 
@@ -19,7 +19,7 @@ def format_time(time_s: int) -> str:
 def describe_checkpoint(verified: VerifiedCheckpoint) -> list[str]:
     """Lines for people: who signed, who cosigned, when."""
     head = verified.checkpoint
-    lines = [f"{head.origin}, {head.size} entries, root {encode_base64(head.root)}"]
+    lines = [f"{printable(head.origin)}, {head.size} entries, root {encode_base64(head.root)}"]
     lines += [f"  signed by {_who(item)}" for item in verified.signed]
     lines += [f"  cosigned by {_who(item)}" for item in verified.cosigned]
     if not verified.cosigned:

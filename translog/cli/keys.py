@@ -1,5 +1,6 @@
 """`translog keys`: shows a log's public keys, makes keys and tokens. Needs no server packages."""
 
+import os
 import secrets
 from hashlib import sha256
 from pathlib import Path
@@ -66,9 +67,16 @@ def token(output: Path | None) -> None:
 
 
 def _write_secret(path: Path, secret: str) -> None:
-    """A new file of mode 0600. Raises SettingsError."""
+    """A new file of mode 0600, whole or not at all. Raises SettingsError."""
     try:
-        path.touch(mode=0o600, exist_ok=False)
-        path.write_text(secret + "\n", encoding="utf-8")
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(secret + "\n")
+                file.flush()
+                os.fsync(descriptor)
+        except BaseException:
+            path.unlink()
+            raise
     except OSError as error:
         raise SettingsError(f"cannot write {path}: {error.strerror}", hint="a secret is never overwritten") from None

@@ -10,10 +10,12 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 import click
 
 from translog import __version__
+from translog.core.wire import printable
 from translog.errors import (
     CorruptionError,
     MalformedError,
@@ -23,6 +25,7 @@ from translog.errors import (
     RemoteError,
     SettingsError,
     StorageError,
+    TooLargeError,
     TranslogError,
     VerificationError,
 )
@@ -46,6 +49,7 @@ EXIT_CODES: dict[type[TranslogError], int] = {
     MalformedError: 1,
     RemoteError: 3,
     RefusedError: 3,
+    TooLargeError: 2,
     NotFoundError: 3,
     PushbackError: 3,
     StorageError: 4,
@@ -93,17 +97,17 @@ def _run() -> int:
         code = app.main(standalone_mode=False)
         return code if isinstance(code, int) else 0
     except TranslogError as error:
-        return _fail(error.code, error.detail, error.hint, exit_code_of(error))
+        return fail(error.code, error.detail, error.hint, exit_code_of(error))
     except click.ClickException as error:
         if "--json" in sys.argv:
-            _print_failure("usage", error.format_message(), "")
+            _print_failure("usage", error.format_message(), "", {})
         error.show()
         return error.exit_code
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "translog":
             raise
         detail = f"this command needs the package {error.name}, which is not installed"
-        return _fail("not-installed", detail, "pip install 'translog[server]'", 4)
+        return fail("not-installed", detail, "pip install 'translog[server]'", 4)
     except click.Abort:
         click.echo("interrupted", err=True)
         return 130
@@ -112,14 +116,16 @@ def _run() -> int:
         return 141
 
 
-def _fail(code: str, detail: str, hint: str, exit_code: int) -> int:
+def fail(code: str, detail: str, hint: str, exit_code: int, **more: Any) -> int:
+    """Says what is wrong, with --json also as a document that has `more` in it; returns the exit code."""
     if "--json" in sys.argv:
-        _print_failure(code, detail, hint)
-    click.echo(f"translog: {detail}", err=True)
+        _print_failure(code, detail, hint, more)
+    # Much of what is said comes from files and answers of others.
+    click.echo(f"translog: {printable(detail)}", err=True)
     if hint:
-        click.echo(f"  {hint}", err=True)
+        click.echo(f"  {printable(hint)}", err=True)
     return exit_code
 
 
-def _print_failure(code: str, detail: str, hint: str) -> None:
-    click.echo(json.dumps({"ok": False, "code": code, "detail": detail, "hint": hint}))
+def _print_failure(code: str, detail: str, hint: str, more: Mapping[str, Any]) -> None:
+    click.echo(json.dumps({"ok": False, "code": code, "detail": detail, "hint": hint, **more}))

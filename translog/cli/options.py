@@ -1,10 +1,16 @@
-"""Options that several commands share, and what they read: small files and policies."""
+"""Options that several commands share, and what they read and write: small files and policies."""
 
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from translog.core.policy import POLICY_BYTES_MAX, Policy, parse_policy
+from translog.core.wire import printable
 from translog.errors import MalformedError, SettingsError
 
 PATH = click.Path(path_type=Path)
@@ -45,12 +51,11 @@ def read_file(path: Path, *, bytes_max: int, what: str) -> bytes:
 
 
 def read_policy(path: Path) -> Policy:
-    """A policy file. Raises SettingsError, or MalformedError naming file and line."""
-    data = read_file(path, bytes_max=POLICY_BYTES_MAX, what="the policy")
+    """A policy file. Raises SettingsError, naming file and line."""
     try:
-        return parse_policy(data)
+        return parse_policy(read_file(path, bytes_max=POLICY_BYTES_MAX, what="the policy"))
     except MalformedError as error:
-        raise MalformedError(f"{path}: {error.detail}", hint=error.hint) from None
+        raise SettingsError(f"{path}: {error.detail}", hint=error.hint, code="bad-policy") from None
 
 
 def read_token(path: Path | None) -> str | None:
@@ -69,11 +74,36 @@ def read_token(path: Path | None) -> str | None:
 
 
 def write_output(data: bytes, output: Path | None) -> None:
-    """Writes to the file, or to standard output. Raises SettingsError."""
+    """Writes to the file, which is replaced whole or left as it was, or to standard output. Raises SettingsError."""
     if output is None:
-        click.echo(data, nl=False)
+        click.echo(_shown(data) if sys.stdout.isatty() else data, nl=False)
         return
     try:
-        output.write_bytes(data)
+        if output.exists() and not output.is_file():  # a pipe or a device
+            output.write_bytes(data)
+            return
+        target = Path(os.path.realpath(output))  # what a link leads to is replaced, not the link
+        with whole_file(target, data) as made:
+            if target.exists():
+                made.chmod(stat.S_IMODE(target.stat().st_mode))
+            made.replace(target)
     except OSError as error:
         raise SettingsError(f"cannot write {output}: {error.strerror}") from None
+
+
+def _shown(data: bytes) -> str:
+    return "\n".join(printable(line) for line in data.decode("utf-8", "backslashreplace").split("\n"))
+
+
+@contextmanager
+def whole_file(path: Path, data: bytes) -> Iterator[Path]:
+    """A synced file beside `path` with all of the data, to be renamed or linked; gone at the end. Raises OSError."""
+    made = path.with_name(f".translog-{os.urandom(8).hex()}")
+    try:
+        with made.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield made
+    finally:
+        made.unlink(missing_ok=True)

@@ -5,7 +5,6 @@ from pathlib import Path
 import click
 
 from translog.cli.options import PATH
-from translog.errors import SettingsError
 
 
 @click.command()
@@ -23,9 +22,9 @@ def command(directory: Path, nothing_newer: bool) -> None:
     Ask witnesses and members for the largest checkpoint they have seen first.
     """
     if not nothing_newer:
-        raise SettingsError(
-            "a log is resumed on its owner's word only",
-            hint="ask witnesses and members for the largest checkpoint they saw; then give --nothing-newer-was-signed",
+        raise click.UsageError(
+            "a log is resumed on its owner's word only: ask witnesses and members for the largest checkpoint they saw;"
+            " then give --nothing-newer-was-signed"
         )
     from translog.bootstrap import resume_log
 

@@ -7,6 +7,8 @@ import click
 from translog.cli.options import read_policy
 from translog.client.submit import Submitter
 from translog.core.policy import Policy, parse_policy
+from translog.core.wire import printable
+from translog.errors import MalformedError, RemoteError
 
 
 async def choose_policy(path: Path | None, submitter: Submitter) -> Policy:
@@ -14,8 +16,10 @@ async def choose_policy(path: Path | None, submitter: Submitter) -> Policy:
     if path is not None:
         return read_policy(path)
     info = await submitter.info()
-    click.echo(
-        f"no --policy: taking {info.origin} at its word for its keys (`translog policy` saves them for next time)", err=True
-    )
+    origin = printable(info.origin)
+    click.echo(f"no --policy: taking {origin} at its word for its keys (`translog policy` saves them for next time)", err=True)
     keys = "".join(f"log {vkey}\n" for vkey in info.vkeys)
-    return parse_policy(f"{keys}quorum none\n".encode())
+    try:
+        return parse_policy(f"{keys}quorum none\n".encode())
+    except MalformedError as error:
+        raise RemoteError(f"no policy can be made from the keys {origin} lists: {error.detail}") from None

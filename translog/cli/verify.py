@@ -7,19 +7,19 @@ given must hold, or the exit code is 1.
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 
-from translog.cli.describe import checkpoint_document, describe_checkpoint
+from translog.cli.describe import checkpoint_document, describe_checkpoint, format_time
 from translog.cli.options import PATH, json_option, read_file, read_policy
 from translog.cli.progress import counting
 from translog.core.merkle import hash_leaf
-from translog.core.policy import Policy, VerifiedCheckpoint, verify_checkpoint
+from translog.core.policy import NO_QUORUM, Policy, VerifiedCheckpoint, require_quorum, verify_checkpoint
 from translog.core.proof import RECEIPT_BYTES_MAX, VerifiedReceipt, parse_receipt, verify_receipt_under
 from translog.core.tile import ENTRY_BYTES_MAX
-from translog.errors import MalformedError, SettingsError, TranslogError, VerificationError
+from translog.errors import MalformedError, QuorumError, SettingsError, TranslogError, VerificationError
 
 _AGE = re.compile(r"([1-9][0-9]{0,8})([smhd])", re.ASCII)
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -80,7 +80,7 @@ class _Checker:
             checkpoint = self.checkpoints.get(receipt.checkpoint)
             if checkpoint is None:
                 checkpoint = verify_checkpoint(receipt.checkpoint, self._policy)
-                _require_age(checkpoint, self._age_s)
+                _require_age(checkpoint, self._policy, self._age_s)
                 self.checkpoints[receipt.checkpoint] = checkpoint
             if self._by_name and path.stem != str(receipt.index):
                 raise MalformedError(f"this is the receipt of entry {receipt.index}", hint="it was renamed, or changed")
@@ -101,17 +101,41 @@ def _named(path: Path, error: TranslogError) -> TranslogError:
     return type(error)(f"{path}: {error.detail}", hint=hint, code=error.code)
 
 
-def _require_age(checkpoint: VerifiedCheckpoint, age_s: int | None) -> None:
+def _require_age(checkpoint: VerifiedCheckpoint, policy: Policy, age_s: int | None) -> None:
+    """Raises VerificationError unless the policy would accept the checkpoint by its fresh signatures alone.
+
+    Where the policy asks for witnesses, only their times count: the log's operator can sign an old tree anew at any time.
+    """
     if age_s is None:
         return
-    times = [item.time_s for item in (*checkpoint.cosigned, *checkpoint.signed) if item.time_s is not None]
+    counted = checkpoint.cosigned if policy.quorum != NO_QUORUM else (*checkpoint.cosigned, *checkpoint.signed)
+    timed = [(item.time_s, item.name) for item in counted if item.time_s is not None]
     now_s = int(time.time())
-    if not times:
-        raise VerificationError("no signature states a time, so its age is not known", code="no-time")
-    if max(times) > now_s + _FUTURE_S_MAX:
+    signed_s = _accepted_since([pair for pair in timed if pair[0] <= now_s + _FUTURE_S_MAX], policy)
+    if signed_s is not None and signed_s >= now_s - age_s:
+        return
+    signed_s = _accepted_since(timed, policy)
+    if signed_s is None:
+        raise VerificationError("no signature states a time that counts, so its age is not known", code="no-time")
+    if signed_s >= now_s - age_s:
         raise VerificationError("a signature is from the future, by this machine's clock", code="future-time")
-    if max(times) < now_s - age_s:
-        raise VerificationError(f"the checkpoint was signed {now_s - max(times)} s ago, longer than {age_s} s", code="too-old")
+    since = f"{now_s - signed_s} s ago, at {format_time(signed_s)}"
+    raise VerificationError(
+        f"the checkpoint was signed {since}: longer than {age_s} s",
+        hint="get a newer one, or ask why there is none",
+        code="too-old",
+    )
+
+
+def _accepted_since(timed: Sequence[tuple[int, str]], policy: Policy) -> int | None:
+    """The latest time such that the signatures of that time and later are enough for the policy; None if all are not."""
+    for since_s in sorted({time_s for time_s, _ in timed}, reverse=True):
+        try:
+            require_quorum(policy, [name for time_s, name in timed if time_s >= since_s])
+        except QuorumError:
+            continue
+        return since_s
+    return None
 
 
 def _parse_age(text: str) -> int:

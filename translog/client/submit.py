@@ -16,16 +16,28 @@ from translog.core.keys import VKey, parse_vkey
 from translog.core.merkle import hash_leaf
 from translog.core.note import NOTE_BYTES_MAX, is_key_name
 from translog.core.policy import Policy, verify_checkpoint
-from translog.core.proof import RECEIPT_BYTES_MAX, Receipt, format_receipt, parse_receipt, verify_receipt, verify_receipt_under
+from translog.core.proof import (
+    PROOF_HASHES_MAX,
+    RECEIPT_BYTES_MAX,
+    Receipt,
+    format_receipt,
+    parse_receipt,
+    verify_receipt,
+    verify_receipt_under,
+)
 from translog.core.tile import encode_bundle
-from translog.core.wire import HASH_BYTES, decode_base64
+from translog.core.wire import HASH_BYTES, SIZE_MAX, decode_base64
 from translog.errors import InclusionError, MalformedError, RemoteError
 
-_ANSWER_BYTES_MAX = 64 * 1024 * 1024
+_RESULT_BYTES_MAX = PROOF_HASHES_MAX * 48 + 64
+"""An entry's share of the answer to an append: base64 hashes, quoted and with commas, and what is around them."""
+NOT_PUBLISHED = "not-published"
+"""The code for a receipt that is not there yet."""
 _LOG_BYTES_MAX = 1024 * 1024
 _ODD = (AttributeError, KeyError, MalformedError, OverflowError, TypeError, ValueError)
 """What reading a JSON answer of the wrong shape can raise."""
 _PUBLISH_WAIT_S = 60.0
+"""How long the receipts of a batch are waited for, all together."""
 _PUBLISH_POLL_S = 0.25
 
 
@@ -87,20 +99,21 @@ class Submitter:
         """Appends a batch, all or nothing, waits until it is published, and verifies every receipt.
 
         Raises TooLargeError for an entry that no log takes; RemoteError, with code `outcome-unknown` where the entries may
-        have been logged all the same; VerificationError where the log's receipts do not hold.
+        have been logged all the same, and with their indexes in the hint where they were logged but their receipts cannot be
+        had; VerificationError where the log's receipts do not hold.
         """
         answer = await self._transport.post(
             "v1/entries?receipts=full",
             encode_bundle(entries),
             content_type="application/octet-stream",
-            bytes_max=_ANSWER_BYTES_MAX,
+            bytes_max=len(entries) * _RESULT_BYTES_MAX + NOTE_BYTES_MAX,
         )
         try:
             first, note, proofs = _parse_answer(answer.body, len(entries))
         except (RemoteError, *_ODD):
             raise outcome_unknown(f"{self._transport.url} does not answer as a translog does") from None
         if note is None:
-            return [await self._wait(first + n, entry, policy) for n, entry in enumerate(entries)]
+            return await self._wait_all(first, entries, policy)
         verified = verify_checkpoint(note, policy)
         appended = []
         for n, (entry, proof) in enumerate(zip(entries, proofs, strict=True)):
@@ -109,15 +122,29 @@ class Submitter:
             appended.append(Appended(index=first + n, receipt=format_receipt(receipt)))
         return appended
 
-    async def _wait(self, index: int, entry: bytes, policy: Policy) -> Appended:
-        """The entry is logged; its receipt is None if it cannot be had in time."""
+    async def _wait_all(self, first: int, entries: Sequence[bytes], policy: Policy) -> list[Appended]:
+        """The entries are logged; their receipts are None if they are not published in time."""
         deadline = asyncio.get_running_loop().time() + _PUBLISH_WAIT_S
+        numbered = list(enumerate(entries, start=first))
+        try:
+            # Once the last is published, all are: so only it is ever polled for.
+            last = [await self._wait(index, entry, policy, deadline) for index, entry in numbered[-1:]]
+            return [await self._wait(index, entry, policy, deadline) for index, entry in numbered[:-1]] + last
+        except RemoteError as error:
+            named = f"entry {first} is" if len(entries) == 1 else f"the entries {first} to {first + len(entries) - 1} are"
+            logged = f"{named} in the log, by its word: do not send them again, fetch their receipts later"
+            error.hint = f"{error.hint}; {logged}" if error.hint else logged
+            raise
+
+    async def _wait(self, index: int, entry: bytes, policy: Policy, deadline: float) -> Appended:
         while True:
             try:
                 data = await self.receipt(index)
                 break
             except RemoteError as error:
-                if error.code != "not-published" or asyncio.get_running_loop().time() > deadline:
+                if error.code != NOT_PUBLISHED:
+                    raise
+                if asyncio.get_running_loop().time() >= deadline:
                     return Appended(index=index, receipt=None)
                 await asyncio.sleep(_PUBLISH_POLL_S)
         receipt = parse_receipt(data)
@@ -140,7 +167,7 @@ def _parse_answer(body: bytes, count: int) -> tuple[int, bytes | None, list[tupl
     """First index, checkpoint (None where not published yet) and a proof per entry. Raises RemoteError or one of _ODD."""
     document = _document(body)
     first = int(document["first"])
-    if int(document["count"]) != count or first < 0:
+    if int(document["count"]) != count or not 0 <= first <= SIZE_MAX - count:
         raise ValueError
     if document["checkpoint"] is None:
         return first, None, []

@@ -2,7 +2,7 @@
 
 Rules: an answer is read up to a limit, also after decompression; a GET is tried again on 429, 502, 503, 504 and lost
 connections, honouring Retry-After; a POST only where the log says that nothing was written; redirects are not followed,
-which keeps a token from travelling to another host.
+which keeps a token from travelling to another host; what an answer says is escaped before it gets into an error.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from types import TracebackType
 
 import aiohttp
 
-from translog.core.wire import parse_decimal
+from translog.core.wire import parse_decimal, printable
 from translog.errors import MalformedError, RemoteError
 
 TIMEOUT_MS = 30_000
@@ -23,6 +23,7 @@ TIMEOUT_MS = 30_000
 TRIES_MAX = 5
 WAIT_MS_MAX = 30_000
 _WAIT_MS_FIRST = 200
+_SAID_CHARS_MAX = 500
 _RETRY_STATUSES = frozenset({429, 502, 503, 504})
 _RETRY_CODES = frozenset({"pool-full", "not-open", "clock-jumped", "too-many-connections"})
 """Problem codes of a translog that say that an append was not written, and may be later."""
@@ -101,9 +102,10 @@ class Transport:
                         raise _failed(method, f"{url} answers with more than {bytes_max} bytes", status=response.status)
                 answer = Answer(status=response.status, body=bytes(received), headers=dict(response.headers))
         except (aiohttp.ClientConnectorError, aiohttp.InvalidURL) as error:
-            raise RemoteError(f"cannot reach {self.url}: {error}", hint="is the log running, and the URL right?") from None
+            detail = f"cannot reach {self.url}: {_said(error)}"
+            raise RemoteError(detail, hint="is the log running, and the URL right?") from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _failed(method, f"the connection to {self.url} was lost: {error or type(error).__name__}") from None
+            raise _failed(method, f"the connection to {self.url} was lost: {_said(error) or type(error).__name__}") from None
         if answer.status not in (200, 202):
             raise _refused(method, url, answer)
         return answer
@@ -117,6 +119,11 @@ def outcome_unknown(detail: str, *, status: int | None = None) -> RemoteError:
         hint="look for them before sending them again",
         code="outcome-unknown",
     )
+
+
+def _said(text: object) -> str:
+    """What the other side, or a library quoting it, says: some of it, fit for a terminal."""
+    return printable(str(text)[:_SAID_CHARS_MAX])
 
 
 def _failed(method: str, detail: str, *, status: int | None = None) -> RemoteError:
@@ -134,7 +141,7 @@ def _refused(method: str, url: str, answer: Answer) -> RemoteError:
     code, detail, hint = "", "", ""
     try:
         document = json.loads(answer.body)
-        code, detail, hint = (v if isinstance(v := document.get(n), str) else "" for n in ("code", "detail", "hint"))
+        code, detail, hint = (_said(v) if isinstance(v := document.get(n), str) else "" for n in ("code", "detail", "hint"))
     except (ValueError, AttributeError, RecursionError):
         pass
     try:
@@ -142,13 +149,13 @@ def _refused(method: str, url: str, answer: Answer) -> RemoteError:
     except MalformedError:
         retry_after_ms = None
     if method == "POST" and answer.status >= 500 and code not in _UNWRITTEN_CODES:
-        return outcome_unknown(f"{url} answers {answer.status}: {detail[:500] or 'no reason given'}", status=answer.status)
+        return outcome_unknown(f"{url} answers {answer.status}: {detail or 'no reason given'}", status=answer.status)
     if 300 <= answer.status < 400:
-        detail = f"redirects are not followed; use the URL it names: {answer.headers.get('Location', '')[:200]!r}"
+        detail = f"redirects are not followed; use the URL it names: '{_said(answer.headers.get('Location', ''))}'"
     return RemoteError(
-        f"{url} answers {answer.status}: {detail[:500] or 'no reason given'}",
+        f"{url} answers {answer.status}: {detail or 'no reason given'}",
         status=answer.status,
-        hint=hint[:500],
+        hint=hint,
         code=code[:64],
         retry_after_ms=retry_after_ms,
     )

@@ -74,6 +74,8 @@ class _Builder:
     witnesses: dict[str, PolicyWitness] = field(default_factory=dict)
     groups: dict[str, PolicyGroup] = field(default_factory=dict)
     grouped: set[str] = field(default_factory=set)
+    log_keys: set[bytes] = field(default_factory=set)
+    witness_keys: set[bytes] = field(default_factory=set)
     quorum: str | None = None
 
     def add_log(self, words: list[str]) -> None:
@@ -81,8 +83,9 @@ class _Builder:
         vkey = _vkey(words[0])
         if vkey.type is KeyType.COSIGNATURE_ED25519:
             raise MalformedError("a log key must be of type 0x01 or 0x06")
-        if any(log.vkey.public_key == vkey.public_key for log in self.logs):
+        if vkey.public_key in self.log_keys:
             raise MalformedError("this log key is listed already")
+        self.log_keys.add(vkey.public_key)
         self.logs.append(PolicyLog(vkey=vkey, url=words[1] if len(words) > 1 else None))
 
     def add_witness(self, words: list[str]) -> None:
@@ -91,8 +94,9 @@ class _Builder:
         vkey = _vkey(words[1])
         if vkey.type is KeyType.ED25519:
             raise MalformedError("a witness key must be a cosignature key, of type 0x04 or 0x06")
-        if any(witness.vkey.public_key == vkey.public_key for witness in self.witnesses.values()):
+        if vkey.public_key in self.witness_keys:
             raise MalformedError("this witness key is listed already")
+        self.witness_keys.add(vkey.public_key)
         self.witnesses[name] = PolicyWitness(name=name, vkey=vkey, url=words[2] if len(words) > 2 else None)
 
     def add_group(self, words: list[str]) -> None:
@@ -166,10 +170,9 @@ def parse_policy(data: bytes) -> Policy:
 def _require_whole(builder: _Builder) -> Policy:
     if builder.quorum is None:
         raise MalformedError("the policy has no quorum line", hint="write `quorum none` to ask for no witnesses")
-    log_keys = {log.vkey.public_key for log in builder.logs}
     log_names = {log.vkey.name for log in builder.logs}
     for witness in builder.witnesses.values():
-        if witness.vkey.public_key in log_keys or witness.vkey.name in log_names:
+        if witness.vkey.public_key in builder.log_keys or witness.vkey.name in log_names:
             raise MalformedError(f"witness {clip(witness.name)} has a log's key or name: a log cannot witness itself")
     return Policy(logs=tuple(builder.logs), witnesses=builder.witnesses, groups=builder.groups, quorum=builder.quorum)
 

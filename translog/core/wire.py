@@ -69,3 +69,9 @@ def decode_text(data: bytes, *, what: str) -> str:
 def clip(text: str) -> str:
     """`text` quoted and shortened, fit for an error message."""
     return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def printable(text: str) -> str:
+    """`text` on one line and fit for a terminal: what is not printable is escaped, so control characters (ESC, BEL, newlines,
+    C1), overrides of the writing direction, and lone surrogates."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

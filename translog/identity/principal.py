@@ -34,12 +34,14 @@ class Principal:
     member: str | None
     permissions: frozenset[Permission]
     streams: frozenset[str] = frozenset()
+    not_local: str = ""
+    """Why somebody on this machine is not taken for LOCAL, for the one who wonders."""
 
 
 ANONYMOUS = Principal(member=None, permissions=frozenset())
 """No credentials: what everybody may do is decided where it is done."""
-LOCAL = Principal(member=None, permissions=frozenset(Permission))
-"""No credentials, but from this very machine, on a log that trusts it."""
+LOCAL = Principal(member=None, permissions=frozenset({Permission.APPEND}))
+"""No credentials, but from this very machine, on a log that trusts it. It reads no more than everybody does."""
 
 
 class MemberSettings(BaseModel):
@@ -52,7 +54,10 @@ class MemberSettings(BaseModel):
         description="SHA-256 of the member's token, in hex. `translog keys token` makes a token and this line."
     )
     streams: tuple[Annotated[str, Field(pattern=NAME_PATTERN)], ...] = Field(
-        ("default",), min_length=1, max_length=1_000, description="The streams it may write to; the first is its default."
+        ("default",),
+        min_length=1,
+        max_length=1_000,
+        description="The streams it may write to; the first is its default. No effect on opaque logs, which have no streams.",
     )
     may_append: bool = Field(True, description="Whether it may append entries.")
     may_read: bool = Field(False, description='Whether it may read entries where `public_read` is "listed".')
@@ -78,6 +83,9 @@ class Members:
                 streams=frozenset(member.streams),
             )
 
+    def __len__(self) -> int:
+        return len(self._by_token)
+
     def authenticate(self, token: str) -> Principal:
         """The member whose token this is. Raises AuthenticationError.
 
@@ -94,7 +102,8 @@ def require(principal: Principal, permission: Permission) -> Principal:
     if permission in principal.permissions:
         return principal
     if principal.member is None:
-        raise AuthenticationError(
-            f"you need credentials to {permission.value}", hint="send a member's token as `Authorization: Bearer <token>`"
-        )
+        hint = "send a member's token as `Authorization: Bearer <token>`"
+        if principal.not_local and permission in LOCAL.permissions:
+            hint += f"; being on this machine does not do, because {principal.not_local}"
+        raise AuthenticationError(f"you need credentials to {permission.value}", hint=hint)
     raise PermissionDeniedError(f"member {principal.member} may not {permission.value}")

@@ -4,6 +4,7 @@ Rules: every request passes one middleware, which finds out who asks, turns erro
 handler sees an unauthenticated credential; what a handler did not foresee is a 500 with a log line and without details.
 """
 
+import json
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
@@ -14,22 +15,25 @@ from aiohttp.typedefs import Middleware
 from prometheus_client import Counter, Histogram
 
 from translog.errors import TranslogError
-from translog.identity.principal import ANONYMOUS
+from translog.identity.principal import Principal
 from translog.server import entries_api, log_api, ops_api, tiles_api
 from translog.server.api import API, JSON, NO_STORE, PRINCIPAL, Api, Handler, Route
-from translog.server.auth import authenticate
+from translog.server.auth import authenticate, require_admin_host
+from translog.server.listener import parse_address
 from translog.server.openapi import openapi_document
 from translog.server.problem import COMMON_HEADERS, http_problem, internal_problem, plain_problem, problem
 
 _logger = structlog.get_logger()
 
 _Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_Identify = Callable[[web.Request], Principal]
+
+
+_DOCUMENT = web.AppKey("document", bytes)
 
 
 async def get_openapi(api: Api, request: web.Request) -> web.Response:
-    return web.json_response(
-        openapi_document(PUBLIC_ROUTES, origin=api.service.meta.origin), headers={"Cache-Control": NO_STORE}
-    )
+    return web.Response(body=request.app[_DOCUMENT], content_type=JSON, headers={"Cache-Control": NO_STORE})
 
 
 PUBLIC_ROUTES = (
@@ -49,16 +53,19 @@ PUBLIC_ROUTES = (
 
 def public_app(api: Api) -> web.Application:
     """The public interface."""
-    return _app(api, PUBLIC_ROUTES, authenticated=True)
+    app = _app(api, "public", PUBLIC_ROUTES, lambda request: authenticate(request, api.members, api.settings))
+    app[_DOCUMENT] = json.dumps(openapi_document(PUBLIC_ROUTES, origin=api.service.meta.origin)).encode()
+    return app
 
 
 def admin_app(api: Api) -> web.Application:
-    """Metrics, health and operator actions."""
-    return _app(api, ops_api.ADMIN_ROUTES, authenticated=False)
+    """Metrics, health and operator actions. Raises SettingsError if `admin_listen` is not an address."""
+    own_name, _ = parse_address(api.settings.admin_listen)
+    return _app(api, "admin", ops_api.ADMIN_ROUTES, lambda request: require_admin_host(request, own_name=own_name))
 
 
-def _app(api: Api, routes: Iterable[Route], *, authenticated: bool) -> web.Application:
-    app = web.Application(middlewares=[_middleware(api, "public" if authenticated else "admin", authenticated=authenticated)])
+def _app(api: Api, listener: str, routes: Iterable[Route], identify: _Identify) -> web.Application:
+    app = web.Application(middlewares=[_middleware(api, listener, identify)])
     app[API] = api
     for route in routes:
         for method in (route.method, "HEAD") if route.method == "GET" else (route.method,):
@@ -83,7 +90,7 @@ def _bind(handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamRespo
     return bound
 
 
-def _middleware(api: Api, listener: str, *, authenticated: bool) -> Middleware:
+def _middleware(api: Api, listener: str, identify: _Identify) -> Middleware:
     requests = Counter(
         f"translog_{listener}_requests",
         f"Requests to the {listener} listener.",
@@ -113,7 +120,7 @@ def _middleware(api: Api, listener: str, *, authenticated: bool) -> Middleware:
 
     async def _answer(request: web.Request, handler: _Next) -> web.StreamResponse:
         try:
-            request[PRINCIPAL] = authenticate(request, api.members, api.settings) if authenticated else ANONYMOUS
+            request[PRINCIPAL] = identify(request)
             return await handler(request)
         except TranslogError as error:
             return problem(error)

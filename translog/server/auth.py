@@ -1,16 +1,18 @@
 """Who a request comes from: credentials to a Principal.
 
 Rules: a credential that is present must be valid, whatever it is for. Credentials travel over TLS, loopback or a trusted
-proxy only. Without credentials, a program on this machine may act as LOCAL, if settings allow it and nothing suggests that
-the request came through a proxy or out of a web page (a page of any site can make a browser post to loopback).
+proxy only. Without credentials, a program on this machine may act as LOCAL, if the log is set up for this machine alone (no
+public URL, no members) and nothing suggests that the request came through a proxy or out of a web page (a page of any site
+can make a browser post to loopback).
 """
 
 import binascii
 import ipaddress
 from base64 import b64decode
+from dataclasses import replace
 from urllib.parse import urlsplit
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from translog.errors import AuthenticationError, PermissionDeniedError
 from translog.identity.principal import ANONYMOUS, LOCAL, Members, Permission, Principal, require
@@ -25,7 +27,10 @@ def authenticate(request: web.Request, members: Members, settings: ServerSetting
     sent where others could read them."""
     token = _token(request)
     if token is None:
-        return LOCAL if settings.loopback_append and _is_local(request, settings) else ANONYMOUS
+        if not settings.loopback_append or settings.behind_proxy or not _peer_is_loopback(request):
+            return ANONYMOUS
+        reason = _why_not_local(request, members, settings)
+        return replace(ANONYMOUS, not_local=reason) if reason else LOCAL
     if not (request.secure or settings.behind_proxy or _peer_is_loopback(request)):
         raise PermissionDeniedError(
             "credentials are not accepted over plain HTTP",
@@ -73,23 +78,49 @@ def _basic_password(value: str) -> str:
     return password
 
 
-def _is_local(request: web.Request, settings: ServerSettings) -> bool:
-    headers = request.headers
-    through_proxy = settings.behind_proxy or any(name in headers for name in _FORWARDED)
-    return _peer_is_loopback(request) and not through_proxy and not may_come_from_page(request)
+def _why_not_local(request: web.Request, members: Members, settings: ServerSettings) -> str:
+    """What speaks against taking a request over loopback for one of a program on this machine; empty for nothing."""
+    if settings.public_url:
+        return "server.public_url is set: others are served, and may come through a forwarding process"
+    if members:
+        return "this log has members: be one of them"
+    forwarded = [name for name in _FORWARDED if name in request.headers]
+    if forwarded:
+        return f"the request came through a proxy: it has the header {forwarded[0]}"
+    if request.version < HttpVersion11:
+        return "the request is HTTP/1.0, which is what proxies speak"
+    if comes_from_page(request):
+        return "the request comes from a web page: it has Origin, or Sec-Fetch-Site of another site"
+    if not names_this_host(request):
+        return "the Host header is neither an address nor localhost"
+    return ""
 
 
-def may_come_from_page(request: web.Request) -> bool:
-    """Whether a web page could have made a browser send this: it says so, or it names the host by a name, which anybody who
-    controls that name could point at this machine (DNS rebinding)."""
+def comes_from_page(request: web.Request) -> bool:
+    """Whether a browser says that a web page, not of this origin, made it send this."""
     headers = request.headers
-    if "Origin" in headers or headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
-        return True
+    return "Origin" in headers or headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin")
+
+
+def names_this_host(request: web.Request, *, own_name: str = "") -> bool:
+    """Whether the Host header is an address, `localhost` or `own_name`. Whoever controls any other name could point it at this
+    machine, and have a page of theirs talk to us as its own site (DNS rebinding)."""
     try:
-        host = urlsplit(f"//{headers.get('Host', '')}").hostname or ""
+        host = urlsplit(f"//{request.headers.get('Host', '')}").hostname or ""
     except ValueError:
-        return True
-    return host != "localhost" and not _is_address(host)
+        return False
+    return bool(host) and (host in ("localhost", own_name.lower()) or _is_address(host))
+
+
+def require_admin_host(request: web.Request, *, own_name: str) -> Principal:
+    """Anybody, as the admin listener asks nobody who they are. Raises PermissionDeniedError for a Host that is not ours."""
+    if not names_this_host(request, own_name=own_name):
+        raise PermissionDeniedError(
+            "the admin listener is not reached by this name",
+            hint="use an IP address, localhost, or the host as it is written in server.admin_listen",
+            code="unknown-host",
+        )
+    return ANONYMOUS
 
 
 def _peer_is_loopback(request: web.Request) -> bool:

@@ -1,7 +1,8 @@
 """Reads request bodies: bounded as sent, bounded decompressed, in bounded time.
 
-Rules: gzip and zstd only, any other Content-Encoding is 415; a body that is cut short or continues after its end is
-malformed. The application runs with aiohttp's own decompression off, so that both limits are ours.
+Rules: gzip and zstd only, any other Content-Encoding is 415; a body that is cut short or continues after its end is malformed,
+one that takes too long is pushed back; what a decompressor may hold is limited as well as what comes out of it. The
+application runs with aiohttp's own decompression off, so that all limits are ours.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ from typing import Protocol
 
 from aiohttp import web
 
-from translog.errors import MalformedError, TooLargeError, UnsupportedMediaError
+from translog.errors import MalformedError, PushbackError, TooLargeError, UnsupportedMediaError
 from translog.server.settings import ServerSettings
 
 if sys.version_info >= (3, 14):
@@ -20,6 +21,10 @@ else:
     from backports import zstd
 
 ENCODINGS = ("gzip", "zstd")
+ZSTD_WINDOW_LOG_MAX = 23
+"""8 MiB: what frames of all levels up to 19 need. The decoder allocates as much as a frame asks for."""
+_ZSTD_OPTIONS: dict[int, int] = {zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG_MAX}
+_BODY_RETRY_MS = 1_000
 _SLICE_BYTES_MIN = 512
 _SLICE_BYTES_MAX = 64 * 1024
 
@@ -35,7 +40,7 @@ class _Decompressor(Protocol):
 
 
 async def read_body(request: web.Request, settings: ServerSettings) -> bytes:
-    """The whole body, decompressed. Raises TooLargeError, MalformedError, UnsupportedMediaError."""
+    """The whole body, decompressed. Raises TooLargeError, MalformedError, UnsupportedMediaError, PushbackError."""
     encoding = ",".join(request.headers.getall("Content-Encoding", ["identity"])).strip().lower()
     if encoding not in ("identity", *ENCODINGS):
         raise UnsupportedMediaError(
@@ -54,7 +59,12 @@ async def read_body(request: web.Request, settings: ServerSettings) -> bytes:
                 if len(body) > settings.body_bytes_max:
                     raise _too_large(settings.body_bytes_max)
     except TimeoutError:
-        raise MalformedError(f"the body did not arrive within {settings.body_timeout_ms} ms", code="body-timeout") from None
+        raise PushbackError(
+            f"the body did not arrive within {settings.body_timeout_ms} ms; nothing was written",
+            hint="send smaller batches",
+            code="body-timeout",
+            retry_after_ms=_BODY_RETRY_MS,
+        ) from None
     except web.RequestPayloadError:
         raise MalformedError("the body ended before its declared length", code="body-cut-short") from None
     if encoding == "identity":
@@ -71,7 +81,7 @@ def decompress(data: bytes, encoding: str, *, size_max: int) -> bytes:
     result = bytearray()
     position = 0
     while position < len(data) or not position:
-        decompressor: _Decompressor = zlib.decompressobj(wbits=31) if encoding == "gzip" else zstd.ZstdDecompressor()
+        decompressor = _decompressor(encoding)
         slice_bytes = _SLICE_BYTES_MIN
         while not decompressor.eof:
             piece = data[position : position + slice_bytes]
@@ -80,7 +90,11 @@ def decompress(data: bytes, encoding: str, *, size_max: int) -> bytes:
             try:
                 result += decompressor.decompress(piece, size_max - len(result) + 1)
             except (zlib.error, zstd.ZstdError):
-                raise MalformedError(f"the body is not valid {encoding}", code="bad-compression") from None
+                raise MalformedError(
+                    f"the body is not valid {encoding}, or needs more memory than is given to it",
+                    hint=_HINTS.get(encoding, ""),
+                    code="bad-compression",
+                ) from None
             if len(result) > size_max:
                 raise TooLargeError(
                     f"the body is larger than {size_max} bytes when decompressed",
@@ -91,6 +105,13 @@ def decompress(data: bytes, encoding: str, *, size_max: int) -> bytes:
             slice_bytes = min(2 * slice_bytes, _SLICE_BYTES_MAX)
         position -= len(decompressor.unused_data)
     return bytes(result)
+
+
+_HINTS = {"zstd": f"windows of at most {1 << ZSTD_WINDOW_LOG_MAX >> 20} MiB: levels up to 19, without --long"}
+
+
+def _decompressor(encoding: str) -> _Decompressor:
+    return zlib.decompressobj(wbits=31) if encoding == "gzip" else zstd.ZstdDecompressor(options=_ZSTD_OPTIONS)
 
 
 def _too_large(size_max: int) -> TooLargeError:

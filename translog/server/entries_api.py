@@ -19,6 +19,7 @@ from translog.log.pool import Sequenced
 from translog.log.reader import Reader
 from translog.server.api import JSON, NDJSON, NO_STORE, OCTETS, PLAIN_TEXT, PRINCIPAL, Api, Route, parse_query
 from translog.server.body import read_body
+from translog.server.problem import OUTCOME_UNKNOWN
 from translog.storage.store import Profile
 
 
@@ -75,7 +76,8 @@ async def post_add(api: Api, request: web.Request) -> web.Response:
     entry = await read_body(request, api.settings)
     sequenced = await _append(api, [entry])
     published = await _published(api, sequenced, query.ack)
-    headers = {"Content-Type": PLAIN_TEXT, "Cache-Control": NO_STORE, "Location": f"/v1/receipts/{sequenced.first}"}
+    location = _receipt_url(api, sequenced.first)
+    headers = {"Content-Type": PLAIN_TEXT, "Cache-Control": NO_STORE, "Location": location}
     return web.Response(status=200 if published else 202, body=b"%d" % sequenced.first, headers=headers)
 
 
@@ -101,7 +103,7 @@ async def post_entries(api: Api, request: web.Request) -> web.Response:
             published = False
     return web.Response(
         status=200 if published else 202,
-        body=body if published else _durable_answer(sequenced, query.receipts),
+        body=body if published else _durable_answer(api, sequenced, query.receipts),
         content_type=JSON,
         headers={"Cache-Control": NO_STORE},
     )
@@ -154,7 +156,7 @@ async def _append(api: Api, entries: list[bytes]) -> Sequenced:
         raise StorageError(
             f"not committed within {api.settings.commit_deadline_ms} ms, and whether it will be is not known",
             hint="look for these entries before sending them again, or they may be logged twice",
-            code="outcome-unknown",
+            code=OUTCOME_UNKNOWN,
         ) from None
 
 
@@ -174,11 +176,16 @@ def _published_answer(reader: Reader, sequenced: Sequenced, receipts: Receipts) 
     return _answer(sequenced, results, checkpoint)
 
 
-def _durable_answer(sequenced: Sequenced, receipts: Receipts) -> bytes:
+def _durable_answer(api: Api, sequenced: Sequenced, receipts: Receipts) -> bytes:
     results = []
     if receipts is not Receipts.NONE:
-        results = [Result(index=n, receipt=f"/v1/receipts/{n}") for n in sequenced.indexes]
+        results = [Result(index=n, receipt=_receipt_url(api, n)) for n in sequenced.indexes]
     return _answer(sequenced, results, None)
+
+
+def _receipt_url(api: Api, index: int) -> str:
+    """Where the receipt will be: under `public_url`, whose path a request does not tell; without one, from the root."""
+    return f"{api.settings.public_url.rstrip('/')}/v1/receipts/{index}"
 
 
 def _answer(sequenced: Sequenced, results: list[Result], checkpoint: str | None) -> bytes:

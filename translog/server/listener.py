@@ -1,7 +1,7 @@
 """Listening sockets: connections bounded in number and in idle time, HTTP errors in our own shape.
 
-Rules: a connection above the limit is answered 503 and closed at once; one that has no request in hand for too long, be it
-idle or dripping a head byte by byte, is closed.
+Rules: a connection above the limit is answered 503 and closed at once, or just closed where the answer would take a TLS
+handshake; one that has no request in hand for too long, be it idle or dripping a head byte by byte, is closed.
 """
 
 import asyncio
@@ -70,12 +70,34 @@ class _Refusal(asyncio.Protocol):
         transport.close()
 
 
+class _RefusedHandshake(ssl.SSLObject):
+    """A TLS connection that fails before anything was read: asyncio then closes the socket at once."""
+
+    def __init__(self) -> None:
+        """Without the base class's: it can only be made by a context, for a handshake."""
+
+    def do_handshake(self) -> None:
+        raise ssl.SSLError("all connections are taken")
+
+
+class _BoundedContext(ssl.SSLContext):
+    """The context asyncio gets. It asks for a connection's TLS right after its protocol was made, so what the listener said of
+    that one is still so."""
+
+    inner: ssl.SSLContext
+    is_full: Callable[[], bool]
+
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
+        return _RefusedHandshake() if self.is_full() else self.inner.wrap_bio(*args, **kwargs)
+
+
 class Listener:
     """One listening socket serving one application."""
 
     def __init__(self, app: web.Application, settings: ServerSettings, *, tls: ssl.SSLContext | None = None) -> None:
         self._settings = settings
-        self._tls = tls
+        self._full = False
+        self._tls = None if tls is None else self._bounded(tls)
         self._handshake_s = None if tls is None else settings.tls.handshake_timeout_ms / 1000
         self._open: set[_Connection] = set()
         self._idle_since: dict[asyncio.Protocol, float] = {}
@@ -120,6 +142,12 @@ class Listener:
             with suppress(asyncio.CancelledError):
                 await self._sweeper
 
+    def _bounded(self, tls: ssl.SSLContext) -> ssl.SSLContext:
+        context = _BoundedContext(ssl.PROTOCOL_TLS_SERVER)
+        context.inner = tls
+        context.is_full = lambda: self._full
+        return context
+
     def _factory(self) -> Callable[[], asyncio.Protocol]:
         server = self._runner.server
         if server is None:
@@ -138,7 +166,8 @@ class Listener:
         }
 
         def factory() -> asyncio.Protocol:
-            if len(self._open) >= settings.connections_max:
+            self._full = len(self._open) >= settings.connections_max
+            if self._full:
                 return _Refusal()
             connection = _Connection(server, **options)
             connection.on_lost = self._lost

@@ -9,9 +9,10 @@ from typing import Annotated
 from aiohttp import web
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
+from translog.core.tile import ENTRY_BYTES_MAX
 from translog.core.wire import HASH_BYTES, decode_base64, encode_base64, parse_decimal
 from translog.errors import MalformedError, NotFoundError
-from translog.log.reader import Inclusion
+from translog.log.reader import Inclusion, Reader
 from translog.server.api import (
     DECIMAL_SCHEMA,
     IMMUTABLE,
@@ -129,7 +130,7 @@ async def get_log(api: Api, request: web.Request) -> web.Response:
         integrated_size=service.integrated.size,
         published_size=published.size if published else 0,
         limits=Limits(
-            entry_bytes_max=65_535,
+            entry_bytes_max=ENTRY_BYTES_MAX,
             body_bytes_max=settings.body_bytes_max,
             decoded_bytes_max=settings.decoded_bytes_max,
             entries_per_request_max=settings.entries_per_request_max,
@@ -154,6 +155,8 @@ async def get_inclusion(api: Api, request: web.Request) -> web.Response:
         index = await _look_up(api, query.leaf_hash or b"")
     at = index
     found: Inclusion = await api.service.read(lambda reader: reader.inclusion(index=at, size=query.size))
+    if query.leaf_hash is not None and found.leaf_hash != query.leaf_hash:  # the table is derived: only the tree is right
+        raise _unknown_leaf()
     answer = InclusionAnswer(
         index=found.index,
         size=found.size,
@@ -174,13 +177,17 @@ async def _look_up(api: Api, leaf_hash: bytes) -> int:
     lookup = api.leaf_lookup
     index = await api.service.read(lambda reader: lookup.find(leaf_hash))
     if index is None:
-        raise NotFoundError(
-            "no entry with this leaf hash is known",
-            hint="a new one is found within seconds",
-            code="unknown-leaf",
-            retry_after_ms=1_000,
-        )
+        raise _unknown_leaf()
     return index
+
+
+def _unknown_leaf() -> NotFoundError:
+    return NotFoundError(
+        "no entry with this leaf hash is known",
+        hint="a new one is found within seconds",
+        code="unknown-leaf",
+        retry_after_ms=1_000,
+    )
 
 
 async def get_consistency(api: Api, request: web.Request) -> web.Response:
@@ -198,13 +205,15 @@ async def get_entries(api: Api, request: web.Request) -> web.Response:
     if query.start >= query.end:
         raise MalformedError("start must be below end")
     end = min(query.end, query.start + api.settings.entries_per_read_max)
-    entries = await api.service.read(
-        lambda reader: reader.entries(start=query.start, end=end, entry_bytes_max=api.settings.read_bytes_max)
-    )
-    answer = EntriesAnswer(
-        start=query.start, end=query.start + len(entries), entries=[encode_base64(entry) for entry in entries]
-    )
-    return json_response(answer)
+
+    def read(reader: Reader) -> bytes:  # on a reader's thread: a large answer takes long to write
+        entries = reader.entries(start=query.start, end=end, entry_bytes_max=api.settings.read_bytes_max)
+        encoded = [encode_base64(entry) for entry in entries]
+        answer = EntriesAnswer(start=query.start, end=query.start + len(entries), entries=encoded)
+        return answer.model_dump_json().encode()
+
+    body = await api.service.read(read)
+    return web.Response(body=body, content_type=JSON, headers={"Cache-Control": NO_STORE})
 
 
 async def get_receipt(api: Api, request: web.Request) -> web.Response:

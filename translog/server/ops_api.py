@@ -1,7 +1,8 @@
 """Health for everybody; metrics and operator actions on the admin listener only.
 
-Rules: `/healthz` is 200 while the process answers, `/readyz` while it takes and publishes entries; operator actions need a
-header that no web page can send unasked, so that a browser on the operator's machine cannot be made to do them.
+Rules: `/healthz` is 200 while the process answers, `/readyz` while it takes and publishes entries; why a log is held is a code
+for everybody and a sentence, which may name files, for the operator; operator actions need a header that no web page can send
+unasked, so that a browser on the operator's machine cannot be made to do them.
 """
 
 from aiohttp import web
@@ -11,17 +12,25 @@ from pydantic import BaseModel, Field
 from translog.errors import PermissionDeniedError
 from translog.log.lifecycle import Mode
 from translog.server.api import JSON, NO_STORE, Api, Route, json_response
-from translog.server.auth import may_come_from_page
+from translog.server.auth import comes_from_page
+from translog.server.problem import HELD_RETRY_S
 
 OPERATOR_HEADER = "Translog-Operator"
+_NOT_READY_RETRY_S = 5
 
 
 class Health(BaseModel):
     """How the log is."""
 
     status: str = Field(description="starting, open, reopening, held or stopping")
-    reason: str | None = Field(None, description="Why it is held.")
+    code: str | None = Field(None, description="Why it is held, for programs.")
     published_size: int
+
+
+class AdminHealth(Health):
+    """How the log is, for its operator."""
+
+    reason: str | None = Field(None, description="Why it is held.")
 
 
 class ClockAnswer(BaseModel):
@@ -35,10 +44,22 @@ async def get_healthz(api: Api, request: web.Request) -> web.Response:
 
 
 async def get_readyz(api: Api, request: web.Request) -> web.Response:
-    ready = api.service.mode is Mode.OPEN
-    response = json_response(_health(api), status=200 if ready else 503)
-    if not ready:
-        response.headers["Retry-After"] = "5"
+    return _ready(api, _health(api))
+
+
+async def get_admin_healthz(api: Api, request: web.Request) -> web.Response:
+    return json_response(_admin_health(api))
+
+
+async def get_admin_readyz(api: Api, request: web.Request) -> web.Response:
+    return _ready(api, _admin_health(api))
+
+
+def _ready(api: Api, health: Health) -> web.Response:
+    mode = api.service.mode
+    response = json_response(health, status=200 if mode is Mode.OPEN else 503)
+    if mode is not Mode.OPEN:
+        response.headers["Retry-After"] = str(HELD_RETRY_S if mode is Mode.HELD else _NOT_READY_RETRY_S)
     return response
 
 
@@ -46,9 +67,14 @@ def _health(api: Api) -> Health:
     service = api.service
     return Health(
         status=service.mode.value,
-        reason=str(service.held) if service.held is not None else None,
+        code=service.held.code if service.held is not None else None,
         published_size=service.published.size if service.published else 0,
     )
+
+
+def _admin_health(api: Api) -> AdminHealth:
+    held = api.service.held
+    return AdminHealth(**_health(api).model_dump(), reason=str(held) if held is not None else None)
 
 
 async def get_metrics(api: Api, request: web.Request) -> web.Response:
@@ -57,10 +83,10 @@ async def get_metrics(api: Api, request: web.Request) -> web.Response:
 
 
 async def post_clock_accept(api: Api, request: web.Request) -> web.Response:
-    if may_come_from_page(request):
+    if comes_from_page(request):
         raise PermissionDeniedError(
             "operator actions are not taken from web pages",
-            hint="use curl, and an address rather than a name",
+            hint="use curl",
             code="from-page",
         )
     if OPERATOR_HEADER not in request.headers:
@@ -83,12 +109,25 @@ ROUTES = (
         path="/readyz",
         handler=get_readyz,
         summary="Whether the log takes and publishes entries",
-        answers={200: ("It does.", JSON, Health), 503: ("It does not; `reason` says why.", JSON, Health)},
+        answers={200: ("It does.", JSON, Health), 503: ("It does not; `code` says why it is held.", JSON, Health)},
     ),
 )
 
 ADMIN_ROUTES = (
-    *ROUTES,
+    Route(
+        method="GET",
+        path="/healthz",
+        handler=get_admin_healthz,
+        summary="Whether the process answers",
+        answers={200: ("It does.", JSON, AdminHealth)},
+    ),
+    Route(
+        method="GET",
+        path="/readyz",
+        handler=get_admin_readyz,
+        summary="Whether the log takes and publishes entries",
+        answers={200: ("It does.", JSON, AdminHealth), 503: ("It does not; `reason` says why.", JSON, AdminHealth)},
+    ),
     Route(
         method="GET",
         path="/metrics",

@@ -2,19 +2,21 @@
 
     {"type":"about:blank","title":"Not Found","status":404,"code":"not-published","detail":"...","hint":"..."}
 
-Rules: `code` is stable, `detail` says what is wrong, `hint` what to do; no answer carries a stack trace, a path or a secret;
-no error is cached. https://www.rfc-editor.org/rfc/rfc9457
+Rules: `code` is stable, `detail` says what is wrong, `hint` what to do; no answer carries a stack trace, a path or a secret:
+what is wrong inside of the log is a general sentence here and the whole one in the log lines; no error is cached. https://www.rfc-editor.org/rfc/rfc9457
 """
 
 import json
 import math
 from http import HTTPStatus
 
+import structlog
 from aiohttp import web
 
 from translog.errors import (
     AuthenticationError,
     CorruptionError,
+    HeldError,
     MalformedError,
     NotFoundError,
     PermissionDeniedError,
@@ -29,11 +31,24 @@ from translog.errors import (
     VerificationError,
 )
 
+_logger = structlog.get_logger()
+
 CONTENT_TYPE = "application/problem+json"
 NO_STORE = "no-store"
 COMMON_HEADERS = {"Server": "translog", "X-Content-Type-Options": "nosniff"}
 """In every answer: which versions run here is nobody's business, and no browser guesses at content."""
 _STORAGE_RETRY_MS = 5_000
+HELD_RETRY_S = 300
+"""A held log waits for a person."""
+OUTCOME_UNKNOWN = "outcome-unknown"
+"""Code of the one inner failure whose own words are for the client."""
+_INNER: dict[type[TranslogError], tuple[str, str]] = {
+    HeldError: ("the log is read-only", "it serves what it has; its operator knows when it will take entries again"),
+    StorageError: ("the store failed", "try again later; tell the log's operator if it stays so"),
+    CorruptionError: ("the store is damaged", "the log takes nothing new until its operator has seen to it"),
+    SettingsError: ("the log is not set up as it should be", "tell the log's operator"),
+}
+"""What clients are told of what is wrong inside. The first that fits: HeldError is a StorageError."""
 
 STATUSES: dict[type[TranslogError], int] = {
     MalformedError: 400,
@@ -73,17 +88,22 @@ def status_of(error: TranslogError) -> int:
 
 
 def problem(error: TranslogError) -> web.Response:
-    """The answer for an error."""
+    """The answer for an error. What it does not tell is logged."""
     status = status_of(error)
+    detail, hint = error.detail, error.hint
+    inner = next((told for kind, told in _INNER.items() if isinstance(error, kind)), None)
+    if inner is not None and error.code != OUTCOME_UNKNOWN:
+        detail, hint = inner
+        _logger.error("a request failed within the log", code=error.code, detail=str(error))
     headers = {}
     retry_after_ms = getattr(error, "retry_after_ms", None)
     if retry_after_ms is None and isinstance(error, StorageError):
-        retry_after_ms = _STORAGE_RETRY_MS
+        retry_after_ms = 1_000 * HELD_RETRY_S if isinstance(error, HeldError) else _STORAGE_RETRY_MS
     if retry_after_ms is not None:
         headers["Retry-After"] = str(max(1, math.ceil(retry_after_ms / 1000)))
     if isinstance(error, AuthenticationError):
         headers["WWW-Authenticate"] = 'Bearer realm="translog"'
-    return _answer(status, error.code, error.detail, error.hint, headers)
+    return _answer(status, error.code, detail, hint, headers)
 
 
 def http_problem(error: web.HTTPException) -> web.Response:

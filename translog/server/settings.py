@@ -27,7 +27,7 @@ class TLSSettings(BaseModel):
     key: Path | None = Field(None, description="Private key of the certificate, PEM.")
     client_ca: Path | None = Field(None, description="Ask every client for a certificate signed by one of these, PEM.")
     handshake_timeout_ms: Milliseconds = Field(
-        10_000, description="A TLS handshake must be done within this time; until then it holds a connection."
+        10_000, description="A TLS handshake must be done within this time; until then it is one of `connections_max`."
     )
     reload_interval_ms: Milliseconds = Field(30_000, description="How often the files are looked at for changes.")
 
@@ -39,12 +39,21 @@ class ServerSettings(BaseModel):
 
     listen: str = Field("127.0.0.1:6962", description="Address and port of the public interface.")
     admin_listen: str = Field(
-        "127.0.0.1:6963", description="Address and port of metrics and operator actions; empty switches it off."
+        "127.0.0.1:6963",
+        description="Address and port of metrics and operator actions; empty switches it off. Requests must name it by an IP "
+        "address, `localhost`, or the host written here.",
     )
-    public_url: str = Field("", description="The URL prefix others reach this log at; policies carry it.")
+    public_url: str = Field(
+        "",
+        description="The URL prefix others reach this log at; policies and the URLs of receipts carry it. With it, "
+        "`loopback_append` has no effect.",
+    )
     public_read: PublicRead = Field(PublicRead.EVERYONE, description="Who may fetch entries: everyone, members or listed.")
     loopback_append: bool = Field(
-        True, description="Let programs on this machine append without credentials (never through a proxy)."
+        True,
+        description="Let programs on this machine append without credentials, but not read more than everybody may. Only "
+        "while `public_url` and `[[members]]` are empty and `behind_proxy` is off, and for requests over loopback, of HTTP/1.1 "
+        "or later, that name the host by an IP address or `localhost`, have no forwarding header and come from no web page.",
     )
     behind_proxy: bool = Field(
         False, description="A proxy in front terminates TLS: accept credentials on this plaintext listener."
@@ -68,7 +77,9 @@ class ServerSettings(BaseModel):
     header_bytes_max: Bytes = Field(8_190, description="Longest single header.")
     headers_max: Annotated[int, Field(ge=8)] = Field(64, description="Headers in a request, at most.")
     connections_max: Annotated[int, Field(ge=1)] = Field(
-        4_000, description="Open connections; one more is answered 503 and closed. Mind the limit on open files."
+        4_000,
+        description="Open connections; one more is answered 503 and closed, over TLS only closed. Mind the limit on open "
+        "files.",
     )
     idle_timeout_ms: Milliseconds = Field(
         75_000, description="A connection without a complete request for this long is closed: slow heads, idle keep-alives."

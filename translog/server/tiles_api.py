@@ -27,7 +27,7 @@ async def get_checkpoint(api: Api, request: web.Request) -> web.Response:
 
 
 async def get_tile(api: Api, request: web.Request) -> web.Response:
-    if "%" in request.raw_path:
+    if "%" in request.raw_path.partition("?")[0]:
         raise MalformedError("a tile path has no escaped characters")
     tile = parse_tile_path(f"tile/{request.match_info['tile']}")
     if isinstance(tile, Bundle):
