@@ -342,7 +342,8 @@ class LogService:
                 if isinstance(error, FenceError) or not isinstance(error, StorageError | PushbackError):
                     self._hold(error if isinstance(error, TranslogError) else CorruptionError(f"unexpected: {error!r}"))
                     return []
-                _logger.error("a write failed, opening the log anew", detail=str(error), wait_ms=wait_ms)
+                if not isinstance(error, HeldError):  # a publication that was stopped because something else failed
+                    _logger.error("a write failed, opening the log anew", detail=str(error), wait_ms=wait_ms)
             if self.mode is not Mode.STOPPING:
                 self._set_mode(Mode.REOPENING)
             self._pool.fail_all(
