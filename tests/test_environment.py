@@ -57,3 +57,10 @@ def test_settings_and_names_of_our_scripts_are_known(
 ) -> None:
     monkeypatch.setenv(name, value)
     assert read_settings(write(tmp_path, "")).origin == "log.example"
+
+
+def test_the_links_of_a_kubernetes_service_of_our_name_are_no_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "")
+    for name in ("TRANSLOG_SERVICE_HOST", "TRANSLOG_SERVICE_PORT_HTTP", "TRANSLOG_PORT", "TRANSLOG_PORT_6962_TCP_ADDR"):
+        monkeypatch.setenv(name, "tcp://10.0.0.7:6962")
+    assert read_settings(tmp_path).server.listen == "127.0.0.1:6962"

@@ -22,6 +22,8 @@ from translog.server.settings import ServerSettings
 FILE_NAME = "translog.toml"
 _PREFIX = "TRANSLOG_"
 _DELIMITER = "__"
+_SERVICE_LINKS = ("TRANSLOG_PORT", "TRANSLOG_SERVICE_")
+"""Kubernetes puts these into every container where a service is named translog."""
 _OTHERS = frozenset({"TRANSLOG_DIR", "TRANSLOG_FUZZ_EXAMPLES", "TRANSLOG_REQUIRE_INTEROP", "TRANSLOG_SEED"})
 """Names that scripts and tests of this repository use, and that are no settings."""
 
@@ -90,7 +92,7 @@ def _require_known_names() -> None:
     """Raises SettingsError for a variable that looks like a setting and is none: nobody would notice it otherwise."""
     for name in sorted(os.environ):
         upper = name.upper()  # the environment's names are read in any case
-        if not upper.startswith(_PREFIX) or upper in _OTHERS:
+        if not upper.startswith(_PREFIX) or upper in _OTHERS or upper.startswith(_SERVICE_LINKS):
             continue
         if not _is_key(Settings, upper.removeprefix(_PREFIX).lower().split(_DELIMITER)):
             raise SettingsError(

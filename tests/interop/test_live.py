@@ -81,7 +81,7 @@ def test_golog_accepts_our_log_its_proofs_and_its_past(live_log: LiveLog, run_go
 
 @pytest.mark.parametrize("index", [0, 299, 300, 699])
 def test_golog_accepts_our_receipts(index: int, live_log: LiveLog, run_golog: RunGolog, tmp_path: Path) -> None:
-    (tmp_path / "receipt").write_bytes(live_log.appended[index].receipt)
+    (tmp_path / "receipt").write_bytes(live_log.appended[index].receipt or b"")
     (tmp_path / "entry").write_bytes(ENTRIES[index])
     (tmp_path / "other").write_bytes(ENTRIES[index] + b"!")
     with served(live_log.directory) as url:
