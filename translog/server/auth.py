@@ -9,6 +9,7 @@ can make a browser post to loopback).
 import binascii
 import ipaddress
 from base64 import b64decode
+from functools import lru_cache
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -132,6 +133,7 @@ def _peer_is_loopback(request: web.Request) -> bool:
     return all(isinstance(end, tuple) and is_loopback(str(end[0])) for end in ends)
 
 
+@lru_cache(maxsize=1_024)
 def _is_address(host: str) -> bool:
     try:
         ipaddress.ip_address(host.partition("%")[0])
@@ -140,6 +142,7 @@ def _is_address(host: str) -> bool:
     return True
 
 
+@lru_cache(maxsize=1_024)  # a fifteenth of an append went into parsing the same few addresses
 def is_loopback(host: str) -> bool:
     """Whether an address is this machine's own."""
     try:
