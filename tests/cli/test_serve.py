@@ -34,6 +34,23 @@ def test_a_signal_stops_it_and_nothing_is_lost(directory: Path, tmp_path: Path, 
     assert verified.code == 0
 
 
+def test_a_second_signal_ends_it_at_once(directory: Path) -> None:
+    with serving(directory) as served:
+        host, _, port = served.url.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port))) as slow:
+            slow.sendall(b"POST /add HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n")
+            assert slow.recv(100).startswith(b"HTTP/1.1 100 ")  # the request is under way, and will not end by itself
+            served.process.send_signal(signal.SIGTERM)
+            assert served.process.stderr is not None
+            for line in served.process.stderr:
+                if line.startswith("stopping"):
+                    break
+            assert served.stop() == 4
+    assert "ended at once, as asked a second time" in served.said
+    with serving(directory) as served:
+        assert served.stop() == 0
+
+
 def test_a_second_server_and_a_taken_port_are_told_in_a_sentence(directory: Path, tmp_path: Path) -> None:
     run("init", tmp_path / "other", "--origin", "log.example/other", "--profile", "opaque")
     with serving(directory) as served:

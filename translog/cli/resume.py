@@ -26,7 +26,8 @@ def command(directory: Path, nothing_newer: bool) -> None:
             "a log is resumed on its owner's word only: ask witnesses and members for the largest checkpoint they saw;"
             " then give --nothing-newer-was-signed"
         )
-    from translog.bootstrap import resume_log
+    from translog.bootstrap import configure_logging, resume_log
 
+    configure_logging()
     size = resume_log(directory)
     click.echo(f"the log may sign again from size {size} on; start it with: translog serve {directory}")

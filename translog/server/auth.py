@@ -9,8 +9,8 @@ can make a browser post to loopback).
 import binascii
 import ipaddress
 from base64 import b64decode
-from functools import lru_cache
 from dataclasses import replace
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from aiohttp import HttpVersion11, web
