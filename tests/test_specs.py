@@ -1,11 +1,12 @@
 """The specifications folder: every test, module and function it names exists, and every table has its shape.
 
 A name is `path.py`, or `path.py::name` with classes and methods as pytest spells them; it is looked up in the syntax tree, so
-nothing is imported. A rule without a test says exactly "not implemented", a threat without one "not covered". The last tests
-here are for rules that no other file looks at.
+nothing is imported. A rule without a test says exactly "not implemented", a threat without one "not covered". Settings, codes
+and commands that a page names exist too, and every code is named. The last tests are for rules that no other file looks at.
 """
 
 import ast
+import importlib
 import json
 import re
 import subprocess
@@ -14,11 +15,17 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import click
 import pytest
-from client.simulator import Simulator
+from client.simulator import Simulator, respond
+from pydantic import BaseModel
 
 from translog.bootstrap import create_log
+from translog.cli.main import COMMANDS
 from translog.client.transport import Transport
+from translog.config import Settings
+from translog.errors import RemoteError, TranslogError
+from translog.server import problem
 from translog.storage.leveldb import LevelDBStore
 from translog.storage.lock import DirectoryLock
 from translog.storage.store import Profile
@@ -30,7 +37,9 @@ EXTERNAL = sorted((SPECS / "external").glob("*.md"))
 STRENGTHS = {"MUST", "MUST NOT", "SHOULD", "SHOULD NOT", "MAY", "OPTIONAL", "RECOMMENDED", "NOT RECOMMENDED", "our own"}
 
 _REFERENCES = re.compile(r"`[^`]+`(?:, `[^`]+`)*")
-_NAMED = re.compile(r"`((?:translog|tests)/[\w/]+\.py(?:::[\w:]+)?)(?:: \w+)?`")
+_NAMED = re.compile(r"`([\w/]+/[\w/]+\.py)(?:(?:::|: )([\w:]+))?`")
+_SETTING = re.compile(r"`((?:server|log)(?:\.[a-z_0-9]+)+)(?: = [^`]*)?`")
+_COMMAND = re.compile(r"`translog ([a-z][^`]*)`")
 
 
 def name_of(page: Path) -> str:
@@ -71,8 +80,10 @@ def names_in(path: Path) -> dict[str, ast.stmt]:
 
 
 def missing(reference: str) -> str:
-    """Why a reference leads nowhere; empty if it leads somewhere."""
+    """Why a reference leads nowhere; empty if it leads somewhere. A page may leave the package's name out of a path."""
     path, _, name = reference.partition("::")
+    if not path.startswith(("translog/", "tests/")):
+        path = f"translog/{path}"
     if not (ROOT / path).is_file():
         return f"there is no {path}"
     if name and name not in names_in(ROOT / path):
@@ -138,8 +149,60 @@ def test_every_section_of_the_worst_day_names_its_tests() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_module_test_and_function_that_a_page_names_exists(page: Path) -> None:
-    found = [missing(reference) for reference in _NAMED.findall(page.read_text("utf-8"))]
+    found = [missing("::".join(filter(None, parts))) for parts in _NAMED.findall(page.read_text("utf-8"))]
     assert [reason for reason in found if reason] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_setting_that_a_page_names_exists(page: Path) -> None:
+    for setting in _SETTING.findall(page.read_text("utf-8")):
+        section: object = Settings
+        for key in setting.split("."):
+            assert isinstance(section, type), setting
+            assert issubclass(section, BaseModel), setting
+            assert key in section.model_fields, setting
+            section = section.model_fields[key].annotation
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_command_and_option_that_a_page_names_exists(page: Path) -> None:
+    for said in _COMMAND.findall(page.read_text("utf-8")):
+        name, *words = said.split()
+        assert name in COMMANDS, said
+        command = importlib.import_module(COMMANDS[name][0]).command
+        if isinstance(command, click.Group) and words:
+            command = command.commands[words[0]]
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", " ".join(words))) <= options, said
+
+
+def codes() -> set[str]:
+    """The codes that errors are raised with, and the ones of answers to what is no error of ours."""
+    found = {code for code, _, _ in problem.HTTP_PROBLEMS.values()} | {problem.BAD_HTTP, problem.TOO_MANY_CONNECTIONS}
+    for path in (ROOT / "translog").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg == "code" and isinstance(node.value, ast.Constant):
+                found.add(str(node.value.value))
+    return found
+
+
+def defaults() -> set[str]:
+    """The codes of errors that are raised without one."""
+    kinds = [TranslogError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    return {kind.default_code for kind in kinds}
+
+
+def test_every_code_is_in_the_formats_and_every_code_there_exists() -> None:
+    page = SPECS / "formats.md"
+    assert codes() - set(re.findall(r"`([a-z]+(?:-[a-z]+)*)`", page.read_text("utf-8"))) == set()
+    said = {header[-1]: rows for header, *rows in tables(page)}
+    cells = [row[-1] for row in [*said["codes"], *said["codes, besides those above"]]]
+    cells += [row[2] for header, *rows in tables(page) if header[:3] == ["found", "outcome", "code"] for row in rows]
+    named = set(re.findall(r"`([a-z]+(?:-[a-z]+)*)`", " ".join(cells)))
+    assert len(named) > 70
+    assert named - codes() - defaults() == {"usage", "not-installed"}
 
 
 def test_every_specification_that_is_listed_has_its_table_and_the_other_way_round() -> None:
@@ -166,6 +229,8 @@ def test_a_reference_that_leads_nowhere_is_found() -> None:
     assert missing("translog/core/note.py::VerifiedNote::text") != ""
     assert missing("tests/test_specs.py::no_such_name") != ""
     assert missing("tests/no_such_file.py") != ""
+    assert missing("core/note.py::verify_note") == ""
+    assert missing("core/note.py::no_such_name") != ""
 
 
 # Rules that no other file looks at
@@ -177,6 +242,16 @@ async def test_our_client_asks_for_gzip_and_identity() -> None:
         await transport.get("checkpoint", bytes_max=10_000)
     [request] = simulator.requests
     assert {coding.strip() for coding in request.headers["Accept-Encoding"].split(",")} == {"gzip", "identity"}
+
+
+async def test_our_client_ignores_members_of_the_wrong_type_and_the_advisory_status() -> None:
+    simulator = Simulator([b"x"])
+    simulator.answers["checkpoint"] = respond(500, b'{"status":404,"code":7,"detail":["some reason"],"hint":{"do":"that"}}')
+    async with simulator.serving() as url, Transport(url) as transport:
+        with pytest.raises(RemoteError) as caught:
+            await transport.get("checkpoint", bytes_max=10_000)
+    assert (caught.value.status, caught.value.code, caught.value.hint) == (500, "remote", "")
+    assert caught.value.detail.endswith("/checkpoint answers 500: no reason given")
 
 
 def test_a_new_log_prunes_nothing(tmp_path: Path) -> None:

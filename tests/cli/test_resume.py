@@ -1,5 +1,6 @@
 """`translog resume`: a held log signs again on its owner's word, unless the head shows that the word is wrong."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -65,9 +66,14 @@ async def test_a_held_log_signs_again(log: tuple[Path, Policy], what: str) -> No
         async with RemoteLog(url_of(server), policy) as remote:
             await remote.refresh()
             assert await remote.entries(start=0, end=3) == [b"a", b"b", b"c"]
+    before = head.read_bytes() if head.exists() else None
     result = run("resume", directory, WORD)
-    assert (result.code, result.err) == (0, "")
+    assert result.code == 0
     assert "from size 3 on" in result.out
+    logged = json.loads(result.err)
+    assert (logged["event"], logged["origin"], logged["size"]) == ("resumed on the owner's word", ORIGIN, 3)
+    kept = directory / "head.before-resume"
+    assert (kept.read_bytes() if kept.exists() else None) == before
     await check_signs_again(directory, policy, [b"a", b"b", b"c"])
 
 

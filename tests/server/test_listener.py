@@ -3,11 +3,12 @@
 import asyncio
 import socket
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
 from translog.errors import SettingsError
-from translog.server.listener import parse_address
+from translog.server.listener import Listener, parse_address
 
 from .conftest import Serve
 from .harness import PATIENCE_S, Running, connection, parse_answer, publication_blocked, request_bytes, until
@@ -135,6 +136,31 @@ async def test_a_slow_reader_is_not_idle_while_its_answer_is_sent(serve: Serve) 
             while part := await loop.sock_recv(client, 1 << 20):
                 received += len(part)
     assert received > 240 * 65_535
+
+
+async def test_a_reader_that_takes_too_long_is_cut_off(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    dropped: list[object] = []
+    drop = Listener._drop
+
+    def recording(listener: Listener, connection: Any) -> None:
+        dropped.append(connection)
+        drop(listener, connection)
+
+    monkeypatch.setattr(Listener, "_drop", recording)
+    log = await serve(send_timeout_ms=1, read_bytes_max=64_000_000)
+    for _ in range(16):
+        await log.grow([b"x" * 65_535] * 15)
+    host, _, port = log.server.address.rpartition(":")
+    with socket.create_connection((host, int(port))) as client:
+        client.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(client, request_bytes("GET", "/tile/entries/000.p/240"))
+        received = len(await loop.sock_recv(client, 1_000))
+        await until(lambda: bool(dropped))
+        with suppress(ConnectionError):
+            while part := await loop.sock_recv(client, 1 << 20):
+                received += len(part)
+    assert received < 240 * 65_535
 
 
 # --- addresses ----------------------------------------------------------------------------------------------------------

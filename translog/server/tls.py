@@ -19,7 +19,8 @@ from translog.server.settings import TLSSettings
 
 _logger = structlog.get_logger()
 
-_WARN_S = 14 * 86_400
+_DAY_S = 86_400
+_WARN_S = 14 * _DAY_S
 
 
 class _CurrentContext(ssl.SSLContext):
@@ -63,14 +64,23 @@ class TLS:
                 code="bad-tls",
             ) from None
         self._expiry.set(ends_s)
-        if ends_s < time.time() + _WARN_S:
-            _logger.warning("the TLS certificate ends soon, or has ended", days=round((ends_s - time.time()) / 86_400, 1))
+        self._ends_s = ends_s
+        self._warn()
         return context
+
+    def _warn(self) -> None:
+        """Says once a day that the certificate ends soon."""
+        now_s = time.time()
+        if self._ends_s < now_s + _WARN_S:
+            _logger.warning("the TLS certificate ends soon, or has ended", days=round((self._ends_s - now_s) / _DAY_S, 1))
+        self._warn_next_s = now_s + _DAY_S
 
     async def watch(self) -> None:
         """Loads the files anew whenever one of them changes, until cancelled. New connections get the new certificate."""
         while True:
             await asyncio.sleep(self._settings.reload_interval_ms / 1000)
+            if time.time() > self._warn_next_s:
+                self._warn()
             if (now := self._stamps()) == self._seen:
                 continue
             try:
