@@ -40,8 +40,3 @@ def test_metrics_named_in_the_documentation_exist() -> None:
     for name in named:
         base = re.sub(r"_(total|count|sum|bucket)$", "", name)
         assert base in metrics or base.startswith(("translog_public_", "translog_admin_")), name
-
-
-def test_no_page_names_this_place() -> None:
-    for page in PAGES:
-        assert "/work/" not in page.read_text("utf-8")

@@ -102,3 +102,13 @@ def test_show_says_what_is_wrong_with_a_key(tmp_path: Path) -> None:
         assert "c2VjcmV0" not in lines[0]
     path.write_bytes(bytes(10_000))
     require_plain(run("keys", "show", path), 1)
+
+
+def test_json_is_one_document(tmp_path: Path) -> None:
+    made = json.loads(run("keys", "generate", "log.example", "-o", tmp_path / "key", "--json").out)
+    assert json.loads(run("keys", "show", tmp_path / "key", "--json").out) == {"ok": True, "vkeys": [made["vkey"]]}
+    shown = json.loads(run("keys", "token", "--json").out)
+    assert sha256(shown["token"].encode()).hexdigest() == shown["token_sha256"]
+    written = json.loads(run("keys", "token", "-o", tmp_path / "token", "--json").out)
+    assert written["token"] is None
+    assert sha256((tmp_path / "token").read_bytes().strip()).hexdigest() == written["token_sha256"]

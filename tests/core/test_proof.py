@@ -184,7 +184,7 @@ def test_every_substring_and_change_of_a_receipt_is_refused_or_formats_back_and_
     original = parse_receipt(good)
     proven = verify_receipt(original, leaf_hash=leaf_hash, policy=POLICY)
     differing = 0
-    for data in (*substrings(good), *changes(good, every_value=False)):
+    for data in (*substrings(good), *changes(good)):
         try:
             receipt = parse_receipt(data)
         except MalformedError:

@@ -1,10 +1,11 @@
 """`translog resume`: lets a held log sign again."""
 
+import json
 from pathlib import Path
 
 import click
 
-from translog.cli.options import PATH
+from translog.cli.options import PATH, json_option
 
 
 @click.command()
@@ -15,7 +16,8 @@ from translog.cli.options import PATH
     is_flag=True,
     help="Your word that no checkpoint larger than this store was signed.",
 )
-def command(directory: Path, nothing_newer: bool) -> None:
+@json_option
+def command(directory: Path, nothing_newer: bool, as_json: bool) -> None:
     """Let a log sign again that is held because DIR/head was lost, is an older copy, or says so after a restore.
 
     If a larger checkpoint was signed after all, signing again makes two histories, and everybody who has both can prove it.
@@ -30,4 +32,7 @@ def command(directory: Path, nothing_newer: bool) -> None:
 
     configure_logging()
     size = resume_log(directory)
+    if as_json:
+        click.echo(json.dumps({"ok": True, "size": size}))
+        return
     click.echo(f"the log may sign again from size {size} on; start it with: translog serve {directory}")
