@@ -2,7 +2,7 @@
 
 LOG, WITNESS and CHECKPOINT are of our own making: seeds are the bytes 00..1f and 20..3f, the tree has the one entry `hello`,
 the time is 1700000000. SPEC_* is the example of https://c2sp.org/signed-note; PETER_* and ENOCH_* are of
-golang.org/x/mod/sumdb/note, note_test.go (BSD-3-Clause); SUMDB_VKEY is the key of the Go checksum database.
+golang.org/x/mod/sumdb/note, note_test.go (BSD-3-Clause).
 """
 
 import itertools
@@ -41,7 +41,6 @@ PETER_LINE = (
     "\u2014 PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n"
 )
 ENOCH_VKEY = "EnochRoot+af0cfe78+ATtqJ7zOtqQtYqOo0CpvDXNlMhV3HeJDpjrASKGLWdop"
-SUMDB_VKEY = "sum.golang.org+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8"
 
 
 def verifier(vkey: str) -> KeyVerifier:

@@ -15,7 +15,6 @@ from core.known import (
     PETER_SKEY,
     PETER_VKEY,
     SPEC_VKEY,
-    SUMDB_VKEY,
     WITNESS,
     WITNESS_MLDSA,
     WITNESS_VKEY,
@@ -38,7 +37,7 @@ from translog.core.wire import encode_base64
 from translog.errors import MalformedError, SignatureError
 
 MLDSA_VKEY = str(WITNESS_MLDSA.vkey)
-VKEYS = [LOG_VKEY, WITNESS_VKEY, SPEC_VKEY, PETER_VKEY, ENOCH_VKEY, SUMDB_VKEY, MLDSA_VKEY]
+VKEYS = [LOG_VKEY, WITNESS_VKEY, SPEC_VKEY, PETER_VKEY, ENOCH_VKEY, MLDSA_VKEY]
 SKEYS = [LOG, WITNESS, WITNESS_MLDSA]
 
 
@@ -86,7 +85,7 @@ def test_key_types_have_the_sizes_of_the_specification() -> None:
 # Refusals of vkeys
 
 
-@pytest.mark.parametrize("good", [LOG_VKEY, SUMDB_VKEY, WITNESS_VKEY])
+@pytest.mark.parametrize("good", [LOG_VKEY, ENOCH_VKEY, WITNESS_VKEY])
 def test_every_substring_and_every_changed_character_of_a_vkey_is_refused(good: str) -> None:
     for text in text_changes(good):
         with pytest.raises(MalformedError):
