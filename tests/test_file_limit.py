@@ -1,11 +1,16 @@
 """Connections never take the file descriptors that writing needs."""
 
+from pathlib import Path
+
 import pytest
 
 from translog import bootstrap
+from translog.bootstrap import LogServer, create_log
+from translog.config import read_settings
 from translog.errors import SettingsError
 from translog.server.settings import ServerSettings
 from translog.storage.leveldb import OPEN_FILES_MAX
+from translog.storage.store import Profile
 
 
 class Limits:
@@ -51,3 +56,18 @@ def test_without_any_room_the_log_does_not_start(monkeypatch: pytest.MonkeyPatch
         connections(monkeypatch, Limits(256, 256), 4_000)
     assert caught.value.code == "file-limit"
     assert "ulimit" in caught.value.hint
+
+
+async def test_a_log_is_not_served_without_room_and_can_be_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    create_log(tmp_path / "log", origin="log.example/files", profile=Profile.OPAQUE)
+    settings = read_settings(tmp_path / "log", {"server": {"listen": "127.0.0.1:0", "admin_listen": ""}})
+    with monkeypatch.context() as patched:
+        limits = Limits(256, 256)
+        patched.setattr("resource.getrlimit", limits.getrlimit)
+        patched.setattr("resource.setrlimit", limits.setrlimit)
+        with pytest.raises(SettingsError) as caught:
+            await LogServer(tmp_path / "log", settings).start()
+    assert caught.value.code == "file-limit"
+    server = LogServer(tmp_path / "log", settings)
+    await server.start()
+    await server.stop()

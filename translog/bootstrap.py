@@ -202,8 +202,8 @@ class LogServer:
             settings=settings.log,
             metrics=metrics,
         )
-        stack.push_async_callback(self._stop_service, service)
         await service.start()
+        stack.push_async_callback(self._stop_service, service)
         lookup = self._leaf_lookup(meta)
         vkeys = tuple(skey.vkey for skey in skeys)
         api = Api(

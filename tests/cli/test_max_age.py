@@ -72,6 +72,15 @@ def test_a_quorum_that_is_not_fresh_is_too_old(aged: Aged, quorum: str, ago_s: d
     assert any(f"was signed {expected + late} s ago, at 20" in line for late in range(20))
 
 
+def test_a_witness_that_the_policy_calls_by_the_logs_name_is_not_made_younger_by_the_log(aged: Aged) -> None:
+    renamed = POLICY.replace("witness a ", f"witness {ORIGIN} ").replace("group two 2 a ", f"group two 2 {ORIGIN} ")
+    aged.check("a", log=0, a=90 * DAY_S)  # writes the receipt
+    aged.policy.write_text(f"{renamed}quorum {ORIGIN}\n")
+    result = aged.verify("--max-age", "1d", "--json")
+    assert (result.code, json.loads(result.out)["code"]) == (1, "too-old")
+    assert aged.verify("--max-age", "91d").code == 0
+
+
 @pytest.mark.parametrize(
     ("quorum", "ago_s"),
     [

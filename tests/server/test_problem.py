@@ -95,6 +95,12 @@ def test_what_is_wrong_inside_is_logged_and_not_told(kind: type[TranslogError]) 
     assert [(line["code"], line["detail"]) for line in logs] == [("some-code", "/data/log is gone (look into /data)")]
 
 
+def test_a_store_that_is_being_opened_anew_is_not_logged_by_each_reader() -> None:
+    with structlog.testing.capture_logs() as logs:
+        sent(problem(StorageError("the store is closed", code="store-closed"))).problem(503, "store-closed")
+    assert not logs
+
+
 def test_an_unknown_outcome_keeps_its_words() -> None:
     document = sent(problem(StorageError("not known whether", hint="look", code="outcome-unknown"))).problem(503)
     assert (document["detail"], document["hint"]) == ("not known whether", "look")

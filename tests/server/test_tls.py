@@ -2,17 +2,22 @@
 
 import asyncio
 import ssl
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import structlog
 from cryptography import x509
+from prometheus_client import Gauge
 
 from translog.errors import SettingsError
+from translog.server.settings import TLSSettings
+from translog.server.tls import TLS
 
 from .certificates import Authority, Issued
 from .conftest import Serve
@@ -105,6 +110,22 @@ async def test_a_certificate_renewed_while_the_log_starts_is_served_too(
     async with asyncio.timeout(1):
         while (await ask(log, authority.client()))[1] != renewed.der:
             pass
+
+
+async def test_a_certificate_that_ends_soon_is_told_again_the_next_day(
+    tls: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = time.time()
+    monkeypatch.setattr("translog.server.tls.time", SimpleNamespace(time=lambda: now_s))
+    with structlog.testing.capture_logs() as lines:
+        loaded = TLS(TLSSettings(**tls), expiry=Gauge("expiry", "When it ends.", registry=None))
+        watch = asyncio.create_task(loaded.watch())
+        for day in range(1, 4):
+            await until(lambda day=day: len([line for line in lines if "ends soon" in line["event"]]) == day)  # type: ignore[misc]
+            now_s += 86_401
+        watch.cancel()
+        with suppress(asyncio.CancelledError):
+            await watch
 
 
 async def test_failed_handshakes_do_not_take_the_places_of_others(

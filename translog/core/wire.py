@@ -1,4 +1,4 @@
-"""Strict decimal, base64 and line parsing, and nothing else.
+"""Strict decimal, base64 and line parsing, quoting for messages of what was not parsed, and nothing else.
 
 Rules: one accepted spelling per value, so that formatting what was parsed gives the same text. Python's own int(),
 b64decode() and splitlines() accept far more (tests/core/test_wire.py lists what) and are not used on wire text elsewhere.

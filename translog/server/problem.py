@@ -50,6 +50,9 @@ _INNER: dict[type[TranslogError], tuple[str, str]] = {
 }
 """What clients are told of what is wrong inside. The first that fits: HeldError is a StorageError."""
 
+_STORE_CLOSED = "store-closed"
+"""The log is being opened anew, which its own lines tell once: anybody's reads must not fill the log file meanwhile."""
+
 STATUSES: dict[type[TranslogError], int] = {
     MalformedError: 400,
     VerificationError: 422,
@@ -94,7 +97,8 @@ def problem(error: TranslogError) -> web.Response:
     inner = next((told for kind, told in _INNER.items() if isinstance(error, kind)), None)
     if inner is not None and error.code != OUTCOME_UNKNOWN:
         detail, hint = inner
-        _logger.error("a request failed within the log", code=error.code, detail=str(error))
+        if error.code != _STORE_CLOSED:
+            _logger.error("a request failed within the log", code=error.code, detail=str(error))
     headers = {}
     retry_after_ms = getattr(error, "retry_after_ms", None)
     if retry_after_ms is None and isinstance(error, StorageError):
