@@ -19,16 +19,15 @@ import structlog
 from translog.config import FILE_NAME, Settings
 from translog.core.cosignature import KeySigner
 from translog.core.keys import VKey
-from translog.core.merkle import EMPTY_ROOT, root_hash
+from translog.core.merkle import EMPTY_ROOT
 from translog.core.note import is_key_name
 from translog.core.policy import format_log_policy
-from translog.core.tile import TileReader
 from translog.errors import SettingsError, StorageError
 from translog.identity.principal import Members
 from translog.index.lookup import LeafLookup
 from translog.log.clock import SystemClock
 from translog.log.follower import Follower
-from translog.log.head import HeadFile, sync_directory
+from translog.log.head import HeadFile
 from translog.log.keyfiles import create_log_keys, read_log_keys
 from translog.log.lifecycle import LogService
 from translog.log.metrics import LogMetrics
@@ -37,6 +36,7 @@ from translog.server.app import admin_app, public_app
 from translog.server.listener import Listener
 from translog.server.settings import ServerSettings, TLSSettings
 from translog.server.tls import TLS
+from translog.storage.files import sync_directory
 from translog.storage.keyspace import FORMAT_VERSION
 from translog.storage.leveldb import OPEN_FILES_MAX, LevelDBStore
 from translog.storage.lock import DirectoryLock
@@ -134,34 +134,6 @@ def _write_settings(path: Path, *, origin: str, profile: Profile) -> None:
         file.write(_SETTINGS_TEMPLATE.format(origin=quoted, profile=profile.value))
         file.flush()
         os.fsync(file.fileno())
-
-
-def resume_log(directory: Path) -> int:
-    """Rewrites DIR/head from the store and lifts its hold, on the owner's word that nothing newer was signed. Returns the
-    size that may be signed from now on.
-
-    Raises SettingsError, StorageError, CorruptionError, and HeldError where the head itself shows that the word is wrong.
-    """
-    if not (directory / "log").is_dir():
-        raise SettingsError(
-            f"{directory} is not a log's directory", hint="name the one `translog init` created", code="no-store"
-        )
-    with DirectoryLock(directory) as lock:
-        store = LevelDBStore.open(lock)
-        try:
-            state = store.read_state()
-            reader = TileReader(store, size=state.size, root=state.root)
-            path = directory / "head"
-            head = HeadFile.open(path, origin=store.meta.origin)
-            head.require_not_newer(size=state.size, root_at=lambda size: root_hash(size, reader))
-            head.close()
-            if path.exists():
-                shutil.copyfile(path, path.with_name("head.before-resume"))
-            HeadFile.create(path, origin=store.meta.origin, size=state.size, root=state.root)
-            _logger.warning("resumed on the owner's word", origin=store.meta.origin, size=state.size, root=state.root.hex())
-            return state.size
-        finally:
-            store.close()
 
 
 class LogServer:

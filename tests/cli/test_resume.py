@@ -8,7 +8,7 @@ import pytest
 from client.serving import ORIGIN, make_log, policy_for, served, url_of
 
 from cli.harness import require_plain, run
-from translog.bootstrap import resume_log
+from translog.maintenance import resume_log
 from translog.client.remote import RemoteLog
 from translog.client.submit import Submitter
 from translog.core.merkle import EMPTY_ROOT

@@ -181,7 +181,7 @@ class TestBitRot:
         self, backend: LevelDBBackend, table: Path, read: str, position: int
     ) -> None:
         flip(table, position)
-        db = leveldb._open_db(backend.directory / "log", create=False)  # as LevelDBStore.open, which reads `meta` and sees it
+        db = leveldb.open_db(backend.directory / "log", create=False)  # as LevelDBStore.open, which reads `meta` and sees it
         lock = DirectoryLock(backend.directory)
         lock.enter()
         store = LevelDBStore(db, META, lock)
@@ -394,9 +394,9 @@ class TestCreateAndOpen:
             backend.open()
 
     def test_errors_of_leveldb_without_a_message_are_told_all_the_same(self) -> None:
-        with pytest.raises(StorageError, match="cannot"), leveldb._wrapped("cannot"):
+        with pytest.raises(StorageError, match="cannot"), leveldb.wrapped("cannot"):
             raise PLYVEL.Error
-        with pytest.raises(StorageError, match="quota"), leveldb._wrapped("cannot"):
+        with pytest.raises(StorageError, match="quota"), leveldb.wrapped("cannot"):
             raise OSError("quota")
 
 

@@ -40,6 +40,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "prove": ("translog.cli.prove", "Fetch and verify inclusion and consistency proofs."),
     "policy": ("translog.cli.policy", "Write a policy file for a log."),
     "keys": ("translog.cli.keys", "Show keys, make keys and tokens."),
+    "fsck": ("translog.cli.fsck", "Check a whole log, and name everything bad in it."),
     "resume": ("translog.cli.resume", "Let a held log sign again."),
 }
 """Name: (module with a `command`, summary). Modules are named as strings and imported when called."""

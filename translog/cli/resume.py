@@ -28,7 +28,8 @@ def command(directory: Path, nothing_newer: bool, as_json: bool) -> None:
             "a log is resumed on its owner's word only: ask witnesses and members for the largest checkpoint they saw;"
             " then give --nothing-newer-was-signed"
         )
-    from translog.bootstrap import configure_logging, resume_log
+    from translog.bootstrap import configure_logging
+    from translog.maintenance import resume_log
 
     configure_logging()
     size = resume_log(directory)

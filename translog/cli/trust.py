@@ -1,5 +1,6 @@
 """The policy a command goes by: the file it was given, or what the log says of itself, with a warning."""
 
+import asyncio
 from pathlib import Path
 
 import click
@@ -23,3 +24,18 @@ async def choose_policy(path: Path | None, submitter: Submitter) -> Policy:
         return parse_policy(f"{keys}quorum none\n".encode())
     except MalformedError as error:
         raise RemoteError(f"no policy can be made from the keys {origin} lists: {error.detail}") from None
+
+
+def ask_policy(url: str, *, token: str | None) -> Policy:
+    """A policy of the keys that the log at `url` lists, with a warning. Raises RemoteError where it lists none."""
+
+    async def ask() -> Policy:
+        async with Submitter(url, token=token) as submitter:
+            return await choose_policy(None, submitter)
+
+    try:
+        return asyncio.run(ask())
+    except RemoteError as error:
+        if error.status not in (404, 410):
+            raise
+        raise RemoteError(f"{url} does not say what its keys are", status=error.status, hint="give --policy FILE") from None

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from translog.client.transport import TIMEOUT_MS, Transport
+from translog.client.tree import fetch_tile
 from translog.core.checkpoint import Checkpoint
 from translog.core.merkle import (
     EMPTY_ROOT,
@@ -25,22 +26,16 @@ from translog.core.note import NOTE_BYTES_MAX
 from translog.core.policy import Policy, VerifiedCheckpoint, verify_checkpoint
 from translog.core.proof import Receipt
 from translog.core.tile import (
-    ENTRY_BYTES_MAX,
     TILE_WIDTH,
     AuthenticatedTiles,
-    Bundle,
-    Tile,
     TileCache,
     TilePlan,
     bundles_of,
     decode_bundle,
-    format_tile_path,
 )
 from translog.core.wire import HASH_BYTES
 from translog.errors import ConsistencyError, InclusionError, MalformedError, RemoteError
 
-_TILE_BYTES_MAX = TILE_WIDTH * HASH_BYTES
-_BUNDLE_BYTES_MAX = TILE_WIDTH * (2 + ENTRY_BYTES_MAX)
 _CACHE_TILES = 512
 
 
@@ -123,7 +118,7 @@ class RemoteLog:
         found: list[bytes] = []
         whole_end = min(head.size, -(-end // TILE_WIDTH) * TILE_WIDTH)  # only bundles that the checkpoint implies
         for bundle in bundles_of(start=start, end=whole_end):
-            data = await self._fetch(bundle, bytes_max=_BUNDLE_BYTES_MAX)
+            data = await fetch_tile(self._transport, bundle)
             found += decode_bundle(data, count_max=TILE_WIDTH)[: bundle.width]
         skipped = start % TILE_WIDTH
         entries = found[skipped : skipped + len(leaves)]
@@ -166,16 +161,6 @@ class RemoteLog:
 
     async def _load(self, head: Checkpoint, nodes: Sequence[Node], *, cache: TileCache | None) -> AuthenticatedTiles:
         plan = TilePlan(nodes, size=head.size, cache=cache)
-        data = [await self._fetch(tile, bytes_max=_TILE_BYTES_MAX) for tile in plan.tiles]
+        data = [await fetch_tile(self._transport, tile) for tile in plan.tiles]
         cut = [tile_data[: tile.width * HASH_BYTES] for tile, tile_data in zip(plan.tiles, data, strict=True)]
         return plan.authenticate(cut, root=head.root)
-
-    async def _fetch(self, tile: Tile | Bundle, *, bytes_max: int) -> bytes:
-        """The bytes of a tile or bundle; where a partial one is gone, those of the full one."""
-        try:
-            return await self._transport.get(format_tile_path(tile), bytes_max=bytes_max)
-        except RemoteError as error:
-            if error.status not in (404, 410) or tile.width == TILE_WIDTH:
-                raise
-            full = Bundle(index=tile.index) if isinstance(tile, Bundle) else Tile(level=tile.level, index=tile.index)
-            return await self._transport.get(format_tile_path(full), bytes_max=bytes_max)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from translog.core.wire import HASH_BYTES
 from translog.errors import HeldError, MalformedError, StorageError
+from translog.storage.files import write_file
 
 VERSION = 1
 SLOT_BYTES = 4_096
@@ -87,16 +88,8 @@ class HeadFile:
     def create(cls, path: Path, *, origin: str, size: int, root: bytes, hold: bool = False) -> None:
         """Writes the file anew, atomically and durably. Raises StorageError."""
         head = Head(counter=0, origin=origin, size=size, root=root, hold=hold)
-        temporary = path.with_name(path.name + ".new")
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            try:
-                _write_all(descriptor, encode_slot(head) * _SLOTS, 0)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            temporary.replace(path)
-            sync_directory(path.parent)
+            write_file(path, encode_slot(head) * _SLOTS, mode=0o600)
         except OSError as error:
             raise StorageError(f"cannot write {path}: {error.strerror}") from error
 
@@ -174,12 +167,3 @@ def _write_all(descriptor: int, data: bytes, offset: int) -> None:
         written = os.pwrite(descriptor, data, offset)
         data = data[written:]
         offset += written
-
-
-def sync_directory(path: Path) -> None:
-    """Makes the directory's entries durable. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

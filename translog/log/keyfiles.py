@@ -10,7 +10,7 @@ from pathlib import Path
 
 from translog.core.keys import SEED_BYTES, KeyType, SKey, format_skey, parse_skey
 from translog.errors import MalformedError, SettingsError, StorageError
-from translog.log.head import sync_directory
+from translog.storage.files import sync_directory
 
 LOG_KEY_FILES = {KeyType.COSIGNATURE_MLDSA44: "log-mldsa44.skey", KeyType.ED25519: "log-ed25519.skey"}
 """By type; the first is the one policies ask for."""

@@ -41,6 +41,9 @@ _ENTRIES_STEP = 64
 """Entries read at a time: at most 4 MB of them."""
 
 
+_CHECKPOINTS_STEP = 256
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
     """The tree head the world sees, and the note that says so."""
@@ -165,6 +168,22 @@ class Reader:
         below = self._store.find_checkpoint_below(size_max=size)
         nearest = ", ".join(str(found.size) for found in (below, above) if found is not None) or "none"
         raise NotFoundError(f"no checkpoint of size {size} was kept; the nearest are of size {nearest}", code="not-kept")
+
+    def kept_checkpoints(self, *, start: int, note_bytes_max: int) -> list[StoredCheckpoint]:
+        """Kept checkpoints of at least `start`, smallest first, ending early once their notes exceed `note_bytes_max` bytes;
+        none where there is none. A receipt is at one of these, or at the latest."""
+        kept: list[StoredCheckpoint] = []
+        while note_bytes_max > 0:
+            step = self._store.read_checkpoints(size_min=start, count_max=_CHECKPOINTS_STEP)
+            for checkpoint in step:
+                if checkpoint.size > self.published.size or note_bytes_max <= 0:
+                    return kept
+                kept.append(checkpoint)
+                note_bytes_max -= len(checkpoint.note)
+            if len(step) < _CHECKPOINTS_STEP:
+                break
+            start = step[-1].size + 1
+        return kept
 
     def receipt(self, *, index: int, size: int | None = None) -> bytes:
         """A tlog-proof file for entry `index`, at the kept checkpoint of `size` or else the first that covers it.

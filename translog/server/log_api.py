@@ -17,6 +17,7 @@ from translog.server.api import (
     DECIMAL_SCHEMA,
     IMMUTABLE,
     JSON,
+    NDJSON,
     NO_STORE,
     PLAIN_TEXT,
     PRINCIPAL,
@@ -27,6 +28,7 @@ from translog.server.api import (
     parse_query,
 )
 from translog.server.auth import require_entry_reader
+from translog.storage.source import encode_kept
 
 
 class Limits(BaseModel):
@@ -94,6 +96,12 @@ class SizeQuery(BaseModel):
     size: Decimal | None = Field(None, description="A tree size.")
 
 
+class StartQuery(BaseModel):
+    """`?start=`."""
+
+    start: Decimal = Field(0, description="The smallest tree size of interest.")
+
+
 class InclusionQuery(BaseModel):
     """What to prove, and in which tree."""
 
@@ -144,6 +152,17 @@ async def get_checkpoint(api: Api, request: web.Request) -> web.Response:
     query = parse_query(SizeQuery, request)
     note = await api.service.read(lambda reader: reader.checkpoint(size=query.size))
     return web.Response(body=note, headers={"Content-Type": PLAIN_TEXT, "Cache-Control": NO_STORE})
+
+
+async def get_checkpoints(api: Api, request: web.Request) -> web.Response:
+    query = parse_query(StartQuery, request)
+
+    def read(reader: Reader) -> bytes:
+        kept = reader.kept_checkpoints(start=query.start, note_bytes_max=api.settings.read_bytes_max)
+        return b"".join(encode_kept(checkpoint) for checkpoint in kept)
+
+    body = await api.service.read(read)
+    return web.Response(body=body, content_type=NDJSON, headers={"Cache-Control": NO_STORE})
 
 
 async def get_inclusion(api: Api, request: web.Request) -> web.Response:
@@ -239,6 +258,15 @@ ROUTES = (
         query=SizeQuery,
         answers={200: ("The note.", PLAIN_TEXT, None)},
         errors=(400, 404, 500, 503),
+    ),
+    Route(
+        method="GET",
+        path="/v1/checkpoints",
+        handler=get_checkpoints,
+        summary="The kept checkpoints, smallest first",
+        query=StartQuery,
+        answers={200: ('A line `{"size":…,"note":…}` for each, as many as fit; none where there are no more.', NDJSON, None)},
+        errors=(400, 500, 503),
     ),
     Route(
         method="GET",

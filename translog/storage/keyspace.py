@@ -44,6 +44,17 @@ def tile_key(level: int, index: int) -> bytes:
     return b"t" + bytes([level]) + index.to_bytes(_U64, "big")
 
 
+def decode_tile_key(key: bytes) -> tuple[int, int] | None:
+    """Level and index in a key that `tile_key` made, None for any other key."""
+    if len(key) != 2 + _U64 or key[:1] != b"t" or key[1] > LEVEL_MAX:
+        return None
+    return key[1], int.from_bytes(key[2:], "big")
+
+
+TILE_END = b"u"
+"""Greater than every tile's key."""
+
+
 def kept_checkpoint_key(size: int) -> bytes:
     return b"c" + size.to_bytes(_U64, "big")
 

@@ -122,6 +122,11 @@ class MemoryStore:
             at = bisect_right(sizes, size_max)
             return self._kept[sizes[at - 1]] if at else None
 
+    def read_checkpoints(self, *, size_min: int, count_max: int) -> list[StoredCheckpoint]:
+        with self._lock:
+            self._require_open()
+            return [self._kept[size] for size in sorted(self._kept) if size >= size_min][:count_max]
+
     def read_tiles(self, tiles: Sequence[Tile]) -> list[bytes]:
         with self._lock:
             self._require_open()

@@ -91,6 +91,9 @@ class LogStore(Protocol):
     def find_checkpoint_below(self, *, size_max: int) -> StoredCheckpoint | None:
         """The largest kept checkpoint of at most that size, None if there is none."""
 
+    def read_checkpoints(self, *, size_min: int, count_max: int) -> list[StoredCheckpoint]:
+        """Kept checkpoints of at least that size, smallest first, at most so many."""
+
     def read_tiles(self, tiles: Sequence[Tile]) -> list[bytes]:
         """The bytes of each tile, in order, cut to its width.
 

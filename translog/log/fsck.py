@@ -1,0 +1,365 @@
+"""Checks a whole log from its entries alone: every tile, every kept checkpoint, every tree head stated elsewhere.
+
+Rules: nothing of the code that writes a tree is used here, only hashing and formats; the check always ends, and one damaged
+thing hides no other. Where entries and tile of a bundle disagree, the hash in the tile above says which of the two is right;
+at the right edge, the stated root does. What is named is a resource and what is wrong with it. The work is spread over
+processes by spans of bundles; only hashes come back.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from translog.core.checkpoint import parse_checkpoint
+from translog.core.note import parse_note
+from translog.core.policy import Policy
+from translog.core.tile import TILE_WIDTH, Bundle, Tile, format_tile_path
+from translog.core.wire import HASH_BYTES
+from translog.errors import MalformedError
+from translog.log.recompute import Pyramid, Span, Suspect, Version, tree_hash
+from translog.log.workers import Workers
+from translog.storage.source import Contents, Damage, TreeSource
+from translog.storage.store import StoredCheckpoint
+
+_SPAN_BUNDLES = 64
+"""16,384 entries: enough to be worth a message between processes, few enough for two cores to end together."""
+_GIVE_UP_SPANS = 8
+"""A log that has nothing to read in this many spans running is not read to its stated end, which may be 2^63 entries away."""
+_NOTES_AT_ONCE = 256
+_DAMAGES_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Somebody's word that the first `size` entries have this root."""
+
+    resource: str
+    size: int
+    root: bytes
+
+
+@dataclass(slots=True, kw_only=True)
+class Report:
+    """What was found. `good` and `bad` count resources by kind; `damages` names the bad ones, the first 10,000 of them."""
+
+    origin: str = ""
+    size: int = 0
+    root: bytes | None = None
+    entry_bytes: int = 0
+    good: dict[str, int] = field(default_factory=dict)
+    bad: dict[str, int] = field(default_factory=dict)
+    damages: list[Damage] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing bad was found."""
+        return not any(self.bad.values())
+
+    def found(self, kind: str, damage: Damage, *, count: int = 1) -> None:
+        """Records `count` bad resources of a kind."""
+        self.bad[kind] = self.bad.get(kind, 0) + count
+        if len(self.damages) < _DAMAGES_MAX:
+            self.damages.append(damage)
+
+    def passed(self, kind: str, count: int = 1) -> None:
+        """Records good ones."""
+        self.good[kind] = self.good.get(kind, 0) + count
+
+
+class Checker:
+    """One check of one source. `open_source` is called once in every process, so it must be picklable."""
+
+    def __init__(
+        self,
+        open_source: Callable[[], TreeSource],
+        *,
+        policy: Policy | None,
+        claims: Sequence[Claim] = (),
+        damages: Sequence[Damage] = (),
+        processes: int,
+        progress: Callable[[int, int], None],
+    ) -> None:
+        """`claims` and `damages` are what the caller knows beside the source; `progress` is told entries done and of how
+        many."""
+        self._open_source = open_source
+        self._policy = policy
+        self._claims = list(claims)
+        self._known = damages
+        self._processes = processes
+        self._progress = progress
+        self._report = Report()
+
+    def run(self) -> Report:
+        """Reads everything. Raises TranslogError only if there is nothing to check or the source is gone."""
+        report = self._report
+        for damage in self._known:
+            report.found("files", damage)
+        source = self._open_source()
+        try:
+            self._check(source)
+        finally:
+            source.close()
+        return report
+
+    def _check(self, source: TreeSource) -> None:
+        report = self._report
+        contents = source.contents()
+        for damage in contents.damages:
+            report.found("keys", damage)
+        stored = self._stored_checkpoints(source, contents)
+        report.origin = contents.meta.origin if contents.meta is not None else ""
+        claims = self._stated(stored, contents)
+        report.size = size = _size(contents, claims)
+        spans = _spans(size, claims)
+        parallel = self._processes if size > _SPAN_BUNDLES * TILE_WIDTH or len(stored) > _NOTES_AT_ONCE else 1
+        with Workers(self._open_source, source, parallel) as workers:
+            self._check_signatures(workers, stored)
+            self._read_through(workers, source, spans, claims)
+        for damage in source.strays(size=size):
+            report.found("strays", damage)
+
+    # --- what is stated about the tree ----------------------------------------------------------------------------------
+
+    def _stored_checkpoints(self, source: TreeSource, contents: Contents) -> list[StoredCheckpoint]:
+        """The kept ones and the latest, each once."""
+        found = []
+        for kept in source.checkpoints():
+            if isinstance(kept, Damage):
+                self._report.found("checkpoints", kept)
+            else:
+                found.append(kept)
+        latest = contents.latest
+        if latest is not None and latest not in found[-1:]:
+            found.append(latest)
+        return found
+
+    def _stated(self, stored: Sequence[StoredCheckpoint], contents: Contents) -> list[Claim]:
+        """The tree heads to be checked, the checkpoints' first."""
+        claims = []
+        origin = self._report.origin
+        for checkpoint in stored:
+            resource = _checkpoint_name(checkpoint)
+            try:
+                parsed = parse_checkpoint(parse_note(checkpoint.note).text)
+            except MalformedError as error:
+                self._report.found("checkpoints", Damage(resource=resource, problem=error.detail))
+                continue
+            origin = origin or parsed.origin
+            if parsed.size != checkpoint.size or parsed.origin != origin:
+                problem = f"is stored in the wrong place: it is of size {parsed.size} of {parsed.origin!r}"
+                self._report.found("checkpoints", Damage(resource=resource, problem=problem))
+                continue
+            claims.append(Claim(resource=resource, size=parsed.size, root=parsed.root))
+        self._report.origin = origin
+        if contents.state is not None:
+            claims.append(Claim(resource="the tree state", size=contents.state.size, root=contents.state.root))
+        return claims + self._claims
+
+    def _check_signatures(self, workers: "Workers", stored: Sequence[StoredCheckpoint]) -> None:
+        if self._policy is None:
+            self._report.remarks.append("who signed the checkpoints was not checked, for want of a policy or keys")
+            return
+        groups = [stored[at : at + _NOTES_AT_ONCE] for at in range(0, len(stored), _NOTES_AT_ONCE)]
+        for group, problems in zip(groups, workers.check_notes(self._policy, groups), strict=True):
+            for checkpoint, problem in zip(group, problems, strict=True):
+                if problem:
+                    self._report.found("signatures", Damage(resource=_checkpoint_name(checkpoint), problem=problem))
+                else:
+                    self._report.passed("signatures")
+
+    # --- the tree -------------------------------------------------------------------------------------------------------
+
+    def _read_through(self, workers: "Workers", source: TreeSource, spans: Iterator[Span], claims: Sequence[Claim]) -> None:
+        size = self._report.size
+        roots: list[bytes | None] = []
+        folds: dict[int, bytes] = {}
+        suspects: list[Suspect] = []
+        unread = 0
+        for result in workers.check_spans(spans):
+            roots += result.roots
+            folds |= result.folds
+            suspects += result.suspects
+            self._report.entry_bytes += result.entry_bytes
+            self._progress(min(result.span.end * TILE_WIDTH, size), size)
+            unread = 0 if result.readable else unread + 1
+            if unread == _GIVE_UP_SPANS and result.span.end * TILE_WIDTH < size:
+                begin = result.span.end * TILE_WIDTH
+                problem = f"were not looked for: nothing could be read of the {unread * _SPAN_BUNDLES * TILE_WIDTH} before"
+                self._report.found(
+                    "entries", Damage(resource=f"entries {begin} to {size - 1}", problem=problem), count=size - begin
+                )
+                return self._name_suspects(source, suspects, roots, folds, claims, ended_early=True)
+        return self._name_suspects(source, suspects, roots, folds, claims, ended_early=False)
+
+    def _name_suspects(
+        self,
+        source: TreeSource,
+        suspects: Sequence[Suspect],
+        roots: list[bytes | None],
+        folds: dict[int, bytes],
+        claims: Sequence[Claim],
+        *,
+        ended_early: bool,
+    ) -> None:
+        size = self._report.size
+        by_bundle = source.resource_of_entries == "bundle"
+        above = _HashesAbove(source, size)
+        bad_entries = bad_tiles = 0
+        for suspect in suspects:
+            trusted = above.of(suspect.index)
+            if suspect.width < TILE_WIDTH:
+                trusted = _stated_edge(suspect, roots, size, claims)
+            entries, tile, chosen = _settle(suspect, trusted)
+            roots[suspect.index] = chosen.root if chosen is not None else trusted
+            folds |= chosen.folds if chosen is not None else {}
+            if entries:
+                bad_entries += len(entries)
+                self._name_entries(suspect, entries, by_bundle=by_bundle)
+            if tile:
+                bad_tiles += 1
+                path = format_tile_path(Tile(level=0, index=suspect.index, width=suspect.width))
+                self._report.found("tiles", Damage(resource=path, problem=suspect.tile_problem))
+        self._report.passed("entries", min(size, len(roots) * TILE_WIDTH) - bad_entries)
+        self._report.passed("tiles", len(roots) - bad_tiles)
+        if not ended_early:
+            tree = Pyramid(roots, size)
+            self._check_upper_tiles(source, tree)
+            self._check_claims(claims, tree, folds)
+
+    def _name_entries(self, suspect: Suspect, positions: Sequence[int], *, by_bundle: bool) -> None:
+        base = suspect.index * TILE_WIDTH
+        for first, last in _runs(positions):
+            name = f"entry {base + first}" if first == last else f"entries {base + first} to {base + last}"
+            unreadable = first in suspect.unreadable
+            problem = suspect.unreadable_problem if unreadable else "is not what the tree says it is"
+            if by_bundle:
+                problem = f"{name}: {problem}"
+                name = format_tile_path(Bundle(index=suspect.index, width=suspect.width))
+            self._report.found("entries", Damage(resource=name, problem=problem), count=last - first + 1)
+
+    def _check_upper_tiles(self, source: TreeSource, tree: "Pyramid") -> None:
+        tiles = list(_upper_tiles(self._report.size))
+        for tile, data in zip(tiles, source.tiles(tiles), strict=True):
+            path = format_tile_path(tile)
+            expected = tree.tile(tile)
+            if isinstance(data, Damage):
+                self._report.found("tiles", data)
+            elif len(data) != len(expected) * HASH_BYTES:
+                problem = f"has {len(data)} bytes, not {len(expected) * HASH_BYTES}"
+                self._report.found("tiles", Damage(resource=path, problem=problem))
+            elif any(
+                value is not None and data[n * HASH_BYTES : (n + 1) * HASH_BYTES] != value for n, value in enumerate(expected)
+            ):
+                self._report.found("tiles", Damage(resource=path, problem="does not match the tiles below it"))
+            else:
+                self._report.passed("tiles")
+
+    def _check_claims(self, claims: Sequence[Claim], tree: "Pyramid", folds: dict[int, bytes]) -> None:
+        size = self._report.size
+        self._report.root = tree.root(size, folds)
+        for claim in claims:
+            kind = "checkpoints" if claim.resource.startswith("checkpoint") else "tree heads"
+            if claim.size > size:
+                problem = f"states {claim.size} entries, of which {size} are here"
+                self._report.found(kind, Damage(resource=claim.resource, problem=problem))
+                continue
+            root = tree.root(claim.size, folds)
+            if root is None:
+                problem = "cannot be checked, since entries below it are lost"
+                self._report.found(kind, Damage(resource=claim.resource, problem=problem))
+            elif root != claim.root:
+                problem = f"is not of this tree: the first {claim.size} entries have another root"
+                self._report.found(kind, Damage(resource=claim.resource, problem=problem))
+            else:
+                self._report.passed(kind)
+
+
+def _checkpoint_name(checkpoint: StoredCheckpoint) -> str:
+    return f"checkpoint of size {checkpoint.size}"
+
+
+def _size(contents: Contents, claims: Sequence[Claim]) -> int:
+    """The size to check: the committed one, or where that is lost the largest that anybody states."""
+    if contents.state is not None:
+        return contents.state.size
+    return max((claim.size for claim in claims), default=0)
+
+
+def _spans(size: int, claims: Sequence[Claim]) -> Iterator[Span]:
+    stated = deque(sorted({claim.size for claim in claims if claim.size % TILE_WIDTH and claim.size <= size}))
+    bundles = -(-size // TILE_WIDTH)
+    for first in range(0, bundles, _SPAN_BUNDLES):
+        end = min(first + _SPAN_BUNDLES, bundles)
+        inside = []
+        while stated and stated[0] < end * TILE_WIDTH:
+            inside.append(stated.popleft())
+        yield Span(first=first, end=end, size=size, stated=tuple(inside))
+
+
+def _upper_tiles(size: int) -> Iterator[Tile]:
+    level = 1
+    while hashes := size >> (8 * level):
+        for index in range(-(-hashes // TILE_WIDTH)):
+            yield Tile(level=level, index=index, width=min(TILE_WIDTH, hashes - index * TILE_WIDTH))
+        level += 1
+
+
+def _runs(positions: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Ascending positions as first and last of each run without gaps."""
+    first = last = -2
+    for position in positions:
+        if position != last + 1:
+            if last >= 0:
+                yield first, last
+            first = position
+        last = position
+    if last >= 0:
+        yield first, last
+
+
+def _settle(suspect: Suspect, trusted: bytes | None) -> tuple[tuple[int, ...], bool, Version | None]:
+    """Which positions are bad, whether the tile is, and whose account to go on with."""
+    of_entries, of_tile = suspect.of_entries, suspect.of_tile
+    if of_entries is not None and of_entries.root == trusted:
+        return (), True, of_entries
+    bad_entries = suspect.unreadable + suspect.differing
+    if of_tile is not None and of_tile.root == trusted:
+        return tuple(sorted(bad_entries)), False, of_tile
+    if of_tile is None:  # nothing to compare the entries with but the hash above
+        altered = range(suspect.width) if of_entries is not None and trusted is not None else suspect.unreadable
+        return tuple(altered), True, of_entries
+    return tuple(sorted(bad_entries)), True, of_entries
+
+
+def _stated_edge(suspect: Suspect, roots: Sequence[bytes | None], size: int, claims: Sequence[Claim]) -> bytes | None:
+    """Which account of the last, partial bundle leads to a root that somebody states for the whole tree."""
+    before = [root for root in roots[: suspect.index] if root is not None]
+    if len(before) < suspect.index:
+        return None
+    stated = {claim.root for claim in claims if claim.size == size}
+    for version in (suspect.of_entries, suspect.of_tile):
+        if version is not None and tree_hash([*before, version.root]) in stated:
+            return version.root
+    return None
+
+
+class _HashesAbove:
+    """Level-1 tiles as stored, read when asked for."""
+
+    def __init__(self, source: TreeSource, size: int) -> None:
+        self._source = source
+        self._full = size // TILE_WIDTH
+        self._tiles: dict[int, bytes] = {}
+
+    def of(self, index: int) -> bytes | None:
+        """What the tile above says bundle `index` hashes to; None where it says nothing."""
+        if index >= self._full:
+            return None
+        above = index // TILE_WIDTH
+        if above not in self._tiles:
+            width = min(TILE_WIDTH, self._full - above * TILE_WIDTH)
+            data = next(iter(self._source.tiles([Tile(level=1, index=above, width=width)])))
+            self._tiles[above] = b"" if isinstance(data, Damage) else data
+        at = index % TILE_WIDTH * HASH_BYTES
+        return self._tiles[above][at : at + HASH_BYTES] or None

@@ -1,0 +1,37 @@
+"""Files written whole and durably: a name leads to all of the old bytes or all of the new ones, also after power loss."""
+
+import os
+from pathlib import Path
+
+
+def sync_directory(path: Path) -> None:
+    """Makes the directory's entries durable. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Puts `data` in the place of what was there, durable when it returns. Raises OSError."""
+    made = path.with_name(f"{path.name}.new")
+    descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    made.replace(path)
+    sync_directory(path.parent)
+
+
+def sync_tree(path: Path) -> None:
+    """Makes a directory and all in it durable, as after a copy. Raises OSError."""
+    for directory, _, names in os.walk(path):
+        for name in names:
+            descriptor = os.open(Path(directory, name), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        sync_directory(Path(directory))

@@ -1,0 +1,251 @@
+"""A log as a folder of files, as tlog-tiles lays it out: a backup, or a static copy of any such log.
+
+    FOLDER/tile/<L>/<N>[.p/<W>], tile/entries/<N>[.p/<W>], checkpoint      https://c2sp.org/tlog-tiles
+    FOLDER/checkpoints.ndjson     a line {"size":…,"note":…} per kept checkpoint, smallest first
+    FOLDER/backup.json            what a backup holds; written last, atomically: nothing beyond it counts
+
+Rules: full tiles and bundles are written once; whatever is named by backup.json was durable before. A folder without
+backup.json is read as the tree of its checkpoint. Any web server can show a backup to any tlog-tiles client.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from translog.core.checkpoint import parse_checkpoint
+from translog.core.note import NOTE_BYTES_MAX, parse_note
+from translog.core.tile import ENTRY_BYTES_MAX, TILE_WIDTH, Bundle, Tile, format_tile_path
+from translog.core.wire import HASH_BYTES, SIZE_MAX, decode_base64, encode_base64
+from translog.errors import CorruptionError, MalformedError, SettingsError, StorageError
+from translog.storage.files import write_file
+from translog.storage.source import BundleRead, Contents, Damage, decode_kept, encode_kept, read_bundle
+from translog.storage.store import LogMeta, Profile, StoredCheckpoint, TreeState
+
+VERSION = "backup/1"
+_BACKUP = "backup.json"
+_KEPT = "checkpoints.ndjson"
+_BUNDLE_BYTES_MAX = TILE_WIDTH * (2 + ENTRY_BYTES_MAX)
+_JSON_BYTES_MAX = 2 * NOTE_BYTES_MAX + 4_096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backup:
+    """What backup.json says: the log, the tree that is here whole, and the newest checkpoint of it, if any."""
+
+    meta: LogMeta
+    state: TreeState
+    latest: StoredCheckpoint | None
+
+
+def encode_backup(backup: Backup) -> bytes:
+    """The text of backup.json."""
+    document = {
+        "translog": VERSION,
+        "format": backup.meta.format_version,
+        "origin": backup.meta.origin,
+        "profile": backup.meta.profile.value,
+        "minimum_index": backup.meta.minimum_index,
+        "size": backup.state.size,
+        "root": encode_base64(backup.state.root),
+        "received_at": backup.state.received_at_ms,
+        "checkpoint": None if backup.latest is None else backup.latest.note.decode(),
+        "checkpoint_size": None if backup.latest is None else backup.latest.size,
+    }
+    return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def decode_backup(data: bytes) -> Backup:
+    """What `encode_backup` encoded. Raises SettingsError for another version of the format, MalformedError."""
+    try:
+        document = json.loads(data)
+        if document["translog"] != VERSION:
+            raise SettingsError(
+                f"the backup is of format {document['translog']!r}, this program knows {VERSION!r}",
+                hint="use the version of translog that wrote it, or a newer one",
+                code="backup-version",
+            )
+        note = document["checkpoint"]
+        backup = Backup(
+            meta=LogMeta(
+                format_version=_number(document["format"]),
+                origin=document["origin"],
+                profile=Profile(document["profile"]),
+                minimum_index=_number(document["minimum_index"]),
+            ),
+            state=TreeState(
+                size=_number(document["size"]),
+                root=decode_base64(document["root"], size=HASH_BYTES),
+                received_at_ms=_number(document["received_at"]),
+            ),
+            latest=None if note is None else StoredCheckpoint(size=_number(document["checkpoint_size"]), note=note.encode()),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise MalformedError(f"{_BACKUP} is damaged") from None
+    if encode_backup(backup) != data:
+        raise MalformedError(f"{_BACKUP} is damaged")
+    return backup
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= SIZE_MAX:
+        raise TypeError
+    return value
+
+
+class Folder:
+    """See TreeSource, and how a backup is written. One writer."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._backup: Backup | None = None
+
+    @property
+    def resource_of_entries(self) -> str:
+        return "bundle"
+
+    def read_backup(self) -> Backup | None:
+        """What backup.json says, None where there is none. Raises SettingsError, MalformedError, StorageError."""
+        data = self._read(_BACKUP, bytes_max=_JSON_BYTES_MAX)
+        return None if data is None else decode_backup(data)
+
+    def contents(self) -> Contents:
+        """Raises SettingsError if neither backup.json nor a checkpoint is there."""
+        damages = []
+        try:
+            self._backup = self.read_backup()
+        except MalformedError as error:
+            damages.append(Damage(resource=_BACKUP, problem=error.detail))
+        if self._backup is not None:
+            return Contents(meta=self._backup.meta, state=self._backup.state, latest=self._backup.latest)
+        note = self._read("checkpoint", bytes_max=NOTE_BYTES_MAX)
+        if note is None:
+            raise SettingsError(f"{self.path} holds no log: there is neither {_BACKUP} nor a checkpoint", code="no-store")
+        try:
+            latest = StoredCheckpoint(size=parse_checkpoint(parse_note(note).text).size, note=note)
+        except MalformedError as error:
+            raise CorruptionError(f"{self.path / 'checkpoint'}: {error.detail}") from None
+        return Contents(meta=None, state=None, latest=latest, damages=damages)
+
+    def checkpoints(self, *, size_min: int = 0) -> Iterator[StoredCheckpoint | Damage]:
+        size_max = SIZE_MAX if self._backup is None else self._backup.state.size
+        try:
+            with (self.path / _KEPT).open("rb") as file:
+                for number, line in enumerate(file, start=1):
+                    if not line.endswith(b"\n"):
+                        return  # the last one was being written when the backup stopped
+                    try:
+                        kept = decode_kept(line)
+                    except MalformedError as error:
+                        yield Damage(resource=f"{_KEPT}, line {number}", problem=error.detail)
+                        continue
+                    if size_min <= kept.size <= size_max:
+                        yield kept
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            yield Damage(resource=_KEPT, problem=f"cannot be read: {error.strerror}")
+
+    def bundles(self, bundles: Sequence[Bundle]) -> Iterator[BundleRead]:
+        for bundle in bundles:
+            yield read_bundle(bundle, self._read_tile(bundle, bytes_max=_BUNDLE_BYTES_MAX))
+
+    def tiles(self, tiles: Sequence[Tile]) -> Iterator[bytes | Damage]:
+        for tile in tiles:
+            yield self._read_tile(tile, bytes_max=TILE_WIDTH * HASH_BYTES)
+
+    def strays(self, *, size: int) -> Iterator[Damage]:
+        """None: files beyond the size are of a backup that was interrupted, and the next one writes them anew."""
+        yield from ()
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    # --- writing --------------------------------------------------------------------------------------------------------
+
+    def write_tile(self, tile: Tile | Bundle, data: bytes) -> None:
+        """Durably. Raises StorageError."""
+        self._write(format_tile_path(tile), data)
+
+    def drop_tile(self, tile: Tile | Bundle) -> None:
+        """Deletes a partial tile that a wider one has taken the place of. Raises StorageError."""
+        path = self.path / format_tile_path(tile)
+        try:
+            path.unlink(missing_ok=True)
+            path.parent.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if not any(path.parent.iterdir()):
+                raise StorageError(f"cannot delete {path}: {error.strerror}") from error
+
+    def add_checkpoints(self, kept: Sequence[StoredCheckpoint]) -> None:
+        """Appends kept checkpoints, larger ones than are there, durably. Raises StorageError."""
+        lines = b"".join(encode_kept(item) for item in kept)
+        path = self.path / _KEPT
+        try:
+            with path.open("ab") as file:
+                end = self._end_of_kept()
+                file.truncate(end)
+                file.write(lines)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise StorageError(f"cannot write {path}: {error.strerror}") from error
+
+    def _end_of_kept(self) -> int:
+        """Where the lines end that count."""
+        size_max = -1 if self._backup is None else self._backup.state.size
+        end = 0
+        with (self.path / _KEPT).open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n") or decode_kept(line).size > size_max:
+                    break
+                end += len(line)
+        return end
+
+    def finish(self, backup: Backup) -> None:
+        """From now on the folder holds this. Raises StorageError."""
+        self._write(_BACKUP, encode_backup(backup))
+        if backup.latest is not None:
+            self._write("checkpoint", backup.latest.note)
+        self._backup = backup
+
+    def _write(self, name: str, data: bytes) -> None:
+        path = self.path / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_file(path, data)
+        except OSError as error:
+            raise StorageError(f"cannot write {path}: {error.strerror}", hint="is the disk full?") from error
+
+    # --- reading files --------------------------------------------------------------------------------------------------
+
+    def _read_tile(self, tile: Tile | Bundle, *, bytes_max: int) -> bytes | Damage:
+        """The tile's bytes; of a partial one that is gone, those of the full one cut to its width."""
+        path = format_tile_path(tile)
+        try:
+            data = self._read(path, bytes_max=bytes_max)
+            if data is None and tile.width < TILE_WIDTH:
+                full = Bundle(index=tile.index) if isinstance(tile, Bundle) else Tile(level=tile.level, index=tile.index)
+                data = self._read(format_tile_path(full), bytes_max=bytes_max)
+                if data is not None and isinstance(tile, Tile):
+                    data = data[: tile.width * HASH_BYTES]
+        except StorageError as error:
+            return Damage(resource=path, problem=error.detail)
+        return Damage(resource=path, problem="is missing") if data is None else data
+
+    def _read(self, name: str, *, bytes_max: int) -> bytes | None:
+        path = self.path / name
+        try:
+            with path.open("rb") as file:
+                data = file.read(bytes_max + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StorageError(f"cannot read {path}: {error.strerror}") from None
+        if len(data) > bytes_max:
+            raise StorageError(f"{path} is larger than {bytes_max} bytes")
+        return data

@@ -1,0 +1,186 @@
+"""A store's files, looked at without changing them: the TreeSource of a log that does not run.
+
+Rules: LevelDB changes what it opens (it replays the write-ahead log, compacts, deletes), so nobody opens the store itself
+here. `freeze` makes a second directory with links to its tables, which are never rewritten, and copies of the few other
+files; LevelDB gets that. Where it finds that damaged, it repairs the second directory, and what is lost shows as missing.
+Everything is read through iterators: after a repair a plain `get` may find an older version of a value. The checks of
+checksums are LevelDB's, all of them switched on.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from translog.core.tile import TILE_WIDTH, Bundle, Tile, format_tile_path, tile_within
+from translog.errors import CorruptionError, TranslogError
+from translog.storage import keyspace
+from translog.storage.leveldb import Scan, open_db, repair_db, require_store, wrapped
+from translog.storage.source import BundleRead, Contents, Damage
+from translog.storage.store import StoredCheckpoint
+
+_UNREADABLE = "cannot be read: a block of the store is damaged"
+_STRAY = "is there, and should not be"
+_TABLES = (".ldb", ".sst")
+_LAST = b"\xff" * 16
+
+T = TypeVar("T")
+
+
+def freeze(store: Path, target: Path) -> list[Damage]:
+    """Makes `target` a directory that LevelDB may open in place of `store` (DIR/log, which nobody may have open).
+
+    Returns what LevelDB found damaged about the files as a whole. Raises SettingsError if there is no store, StorageError if
+    its files cannot be read, or copied for want of room.
+    """
+    damages = []
+    try:
+        require_store(store)
+    except CorruptionError as error:
+        damages.append(Damage(resource=f"{store.name}/*.log", problem=error.detail))
+    for attempt in (_reopen, _repair):
+        _copy(store, target)
+        try:
+            attempt(target)
+        except TranslogError as error:
+            damages.append(Damage(resource="the store's files", problem=error.detail.replace(str(target), str(store))))
+        else:
+            break
+    return damages
+
+
+def _copy(store: Path, target: Path) -> None:
+    with wrapped(f"cannot copy the files of {store}"):
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        for file in store.iterdir():
+            if file.suffix in _TABLES:
+                (target / file.name).symlink_to(file.resolve())
+            elif file.is_file() and file.name not in ("LOCK", "LOG", "LOG.old"):
+                shutil.copyfile(file, target / file.name)
+
+
+def _reopen(target: Path) -> None:
+    """Replays the write-ahead log, once for all who will read."""
+    open_db(target, create=False).close()
+
+
+def _repair(target: Path) -> None:
+    repair_db(target)
+    _reopen(target)
+
+
+class FrozenStore:
+    """See TreeSource. Reads a directory that `freeze` made; every process makes one of its own from that, beside it."""
+
+    def __init__(self, frozen: Path) -> None:
+        self._own = Path(tempfile.mkdtemp(prefix="view-", dir=frozen.parent))
+        _copy(frozen, self._own)
+        self._db: Any = open_db(self._own, create=False)
+
+    @property
+    def resource_of_entries(self) -> str:
+        return "entry"
+
+    def contents(self) -> Contents:
+        """Raises SettingsError for a store of another format version."""
+        damages: list[Damage] = []
+        meta = self._decoded(keyspace.META, keyspace.decode_meta, damages)
+        state = self._decoded(keyspace.STATE, keyspace.decode_state, damages)
+        latest = None
+        if self._holds(keyspace.LATEST) or state is None or state.size:
+            latest = self._decoded(keyspace.LATEST, keyspace.decode_latest, damages)
+        return Contents(meta=meta, state=state, latest=latest, damages=damages)
+
+    def checkpoints(self, *, size_min: int = 0) -> Iterator[StoredCheckpoint | Damage]:
+        start = keyspace.kept_checkpoint_key(size_min) if size_min else keyspace.KEPT_CHECKPOINT_START
+        rows = Scan(self._db, start, keyspace.KEPT_CHECKPOINT_END)
+        for key, value in rows:
+            if len(key) == len(keyspace.kept_checkpoint_key(0)):
+                yield keyspace.decode_kept_checkpoint(key, value)
+            else:
+                yield Damage(resource=_name(key), problem=_STRAY)
+        if rows.damaged:
+            yield Damage(resource="kept checkpoints", problem=f"some {_UNREADABLE}")
+
+    def bundles(self, bundles: Sequence[Bundle]) -> Iterator[BundleRead]:
+        for bundle in bundles:
+            start = bundle.index * TILE_WIDTH
+            keys = keyspace.entry_key(start), keyspace.entry_key(start + bundle.width)
+            with suppress(TranslogError), wrapped("reading"):
+                with closing(self._iterator(*keys)) as rows:
+                    entries = list(rows)
+                if len(entries) == bundle.width:
+                    yield BundleRead(entries)
+                    continue
+            yield self._read_past_damage(bundle, *keys)
+
+    def _read_past_damage(self, bundle: Bundle, start: bytes, end: bytes) -> BundleRead:
+        rows = Scan(self._db, start, end)
+        found = dict(rows)
+        first = bundle.index * TILE_WIDTH
+        entries = [found.get(keyspace.entry_key(index)) for index in range(first, first + bundle.width)]
+        return BundleRead(entries, _UNREADABLE if rows.damaged else "is missing" if None in entries else _STRAY)
+
+    def tiles(self, tiles: Sequence[Tile]) -> Iterator[bytes | Damage]:
+        for tile in tiles:
+            value, damaged = self._value(keyspace.tile_key(tile.level, tile.index))
+            problem = _UNREADABLE if damaged else "is missing"
+            yield value if value is not None else Damage(resource=format_tile_path(tile), problem=problem)
+
+    def strays(self, *, size: int) -> Iterator[Damage]:
+        known = {keyspace.META, keyspace.STATE, keyspace.LATEST}
+        others = [
+            (b"", keyspace.KEPT_CHECKPOINT_START),
+            (keyspace.KEPT_CHECKPOINT_END, keyspace.entry_key(0)),
+            (keyspace.entry_key(size), keyspace.tile_key(0, 0)),
+            (keyspace.TILE_END, _LAST),
+        ]
+        for start, end in others:
+            for key, _ in Scan(self._db, start, end):
+                if key not in known:
+                    yield Damage(resource=_name(key), problem=_STRAY)
+        for key, _ in Scan(self._db, keyspace.tile_key(0, 0), keyspace.TILE_END):
+            place = keyspace.decode_tile_key(key)
+            if place is None or not tile_within(Tile(level=place[0], index=place[1], width=1), size=size):
+                yield Damage(resource=_name(key), problem=_STRAY)
+
+    def close(self) -> None:
+        self._db.close()
+        shutil.rmtree(self._own, ignore_errors=True)
+
+    def _iterator(self, start: bytes, end: bytes) -> Any:
+        return self._db.iterator(start=start, stop=end, include_key=False, verify_checksums=True, fill_cache=False)
+
+    def _value(self, key: bytes) -> tuple[bytes | None, bool]:
+        """The newest value, and whether something on the way to it could not be read."""
+        rows = Scan(self._db, key, key + b"\x00")
+        values = [value for _, value in rows]
+        return (values[0] if values else None), rows.damaged
+
+    def _holds(self, key: bytes) -> bool:
+        value, damaged = self._value(key)
+        return value is not None or damaged
+
+    def _decoded(self, key: bytes, decode: Callable[[bytes], T], damages: list[Damage]) -> T | None:
+        value, damaged = self._value(key)
+        try:
+            if value is not None:
+                return decode(value)
+            problem = _UNREADABLE if damaged else "is missing"
+        except CorruptionError:
+            problem = "is not what this program writes there"
+        damages.append(Damage(resource=f"key {key.decode()!r}", problem=problem))
+        return None
+
+
+def _name(key: bytes) -> str:
+    """What a row is, for people."""
+    place = keyspace.decode_tile_key(key)
+    if place is not None:
+        return format_tile_path(Tile(level=place[0], index=place[1]))
+    if key[:1] == b"e" and len(key) == len(keyspace.entry_key(0)):
+        return f"entry {keyspace.entry_index(key)}"
+    return f"key {key.hex()}"
