@@ -533,7 +533,7 @@ async def test_a_creation_that_fails_leaves_a_mounted_directory_empty(disk: Disk
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("translog.bootstrap._write_settings", fail)
+        patched.setattr("translog.bootstrap.write_settings", fail)
         with pytest.raises(StorageError, match="No space left on device"):
             make_log(disk.path)
     assert not any(disk.path.iterdir())

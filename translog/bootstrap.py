@@ -7,25 +7,24 @@ import asyncio
 import logging
 import os
 import resource
-import shutil
 import sys
-import tempfile
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import structlog
 
-from translog.config import FILE_NAME, Settings
+from translog.config import FILE_NAME, Settings, write_settings
 from translog.core.cosignature import KeySigner
 from translog.core.keys import VKey
 from translog.core.merkle import EMPTY_ROOT
 from translog.core.note import is_key_name
 from translog.core.policy import format_log_policy
-from translog.errors import SettingsError, StorageError
+from translog.errors import SettingsError
 from translog.identity.principal import Members
 from translog.index.lookup import LeafLookup
 from translog.log.clock import SystemClock
+from translog.log.directory import new_directory
 from translog.log.follower import Follower
 from translog.log.head import HeadFile
 from translog.log.keyfiles import create_log_keys, read_log_keys
@@ -36,7 +35,6 @@ from translog.server.app import admin_app, public_app
 from translog.server.listener import Listener
 from translog.server.settings import ServerSettings, TLSSettings
 from translog.server.tls import TLS
-from translog.storage.files import sync_directory
 from translog.storage.keyspace import FORMAT_VERSION
 from translog.storage.leveldb import OPEN_FILES_MAX, LevelDBStore
 from translog.storage.lock import DirectoryLock
@@ -49,23 +47,6 @@ _OTHER_FILES = 64
 _DRAIN_LEAST_MS = 500
 ORIGIN_BYTES_MAX = 114
 """So that the origins derived from it (streams, keys) stay within the 255 bytes that a checkpoint allows."""
-
-_SETTINGS_TEMPLATE = """\
-# Settings of this log; README.md lists all of them with their defaults and reasons.
-# origin and profile are fixed for life: they repeat what the store says, and must agree with it.
-origin = {origin}
-profile = "{profile}"
-
-[server]
-# listen = "127.0.0.1:6962"
-# admin_listen = "127.0.0.1:6963"
-# public_url = "https://log.example.org/audit"
-
-# A member that may append from elsewhere; `translog keys token` makes a token and its digest.
-# [[members]]
-# name = "acme"
-# token_sha256 = "..."
-"""
 
 
 def create_log(directory: Path, *, origin: str, profile: Profile) -> list[VKey]:
@@ -83,57 +64,14 @@ def create_log(directory: Path, *, origin: str, profile: Profile) -> list[VKey]:
         raise SettingsError(
             "logs of audit events cannot be created by this version yet", hint="use --profile opaque", code="no-events-yet"
         )
-    if directory.exists() and (not directory.is_dir() or {child.name for child in directory.iterdir()} - {"lost+found"}):
-        raise SettingsError(
-            f"{directory} exists and is not empty", hint="a log is created once, in a new directory", code="log-exists"
-        )
-    try:
-        directory = directory.absolute()
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        mounted = directory.is_mount()
-        building = Path(tempfile.mkdtemp(prefix=".init-", dir=directory if mounted else directory.parent))
-        try:
-            skeys = create_log_keys(building / "keys", origin=origin, random_bytes=os.urandom)
-            HeadFile.create(building / "head", origin=origin, size=0, root=EMPTY_ROOT)
-            with DirectoryLock(building) as lock:
-                meta = LogMeta(format_version=FORMAT_VERSION, origin=origin, profile=profile)
-                LevelDBStore.create(lock, meta).close()
-            _write_settings(building / FILE_NAME, origin=origin, profile=profile)
-            sync_directory(building)
-            if mounted:  # a mount point cannot be replaced; the settings come last, so that half a log is none
-                _move_children(building, directory)
-            else:
-                building.replace(directory)
-                sync_directory(directory.parent)
-        except BaseException:
-            shutil.rmtree(building, ignore_errors=True)
-            raise
-    except OSError as error:
-        raise StorageError(f"cannot create {directory}: {error.strerror or error}") from error
+    with new_directory(directory, last=FILE_NAME) as building:
+        skeys = create_log_keys(building / "keys", origin=origin, random_bytes=os.urandom)
+        HeadFile.create(building / "head", origin=origin, size=0, root=EMPTY_ROOT)
+        with DirectoryLock(building) as lock:
+            meta = LogMeta(format_version=FORMAT_VERSION, origin=origin, profile=profile)
+            LevelDBStore.create(lock, meta).close()
+        write_settings(building, origin=origin, profile=profile.value)
     return [skey.vkey for skey in skeys]
-
-
-def _move_children(source: Path, target: Path) -> None:
-    """Moves everything, the settings last; where that fails, moves it back."""
-    moved: list[str] = []
-    try:
-        for child in sorted(source.iterdir(), key=lambda child: child.name == FILE_NAME):
-            child.rename(target / child.name)
-            moved.append(child.name)
-        source.rmdir()
-        sync_directory(target)
-    except OSError:
-        for name in moved:
-            (target / name).rename(source / name)
-        raise
-
-
-def _write_settings(path: Path, *, origin: str, profile: Profile) -> None:
-    quoted = '"' + origin.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    with path.open("x", encoding="utf-8") as file:
-        file.write(_SETTINGS_TEMPLATE.format(origin=quoted, profile=profile.value))
-        file.flush()
-        os.fsync(file.fileno())
 
 
 class LogServer:

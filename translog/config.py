@@ -28,6 +28,24 @@ _OTHERS = frozenset({"TRANSLOG_DIR", "TRANSLOG_FUZZ_EXAMPLES", "TRANSLOG_REQUIRE
 """Names that scripts and tests of this repository use, and that are no settings."""
 
 
+_TEMPLATE = """\
+# Settings of this log; README.md lists all of them with their defaults and reasons.
+# origin and profile are fixed for life: they repeat what the store says, and must agree with it.
+origin = {origin}
+profile = "{profile}"
+
+[server]
+# listen = "127.0.0.1:6962"
+# admin_listen = "127.0.0.1:6963"
+# public_url = "https://log.example.org/audit"
+
+# A member that may append from elsewhere; `translog keys token` makes a token and its digest.
+# [[members]]
+# name = "acme"
+# token_sha256 = "..."
+"""
+
+
 class Settings(BaseSettings):
     """All settings of a log."""
 
@@ -108,3 +126,10 @@ def _is_key(model: type[BaseModel], path: Sequence[str]) -> bool:
         return field is not None
     section = field.annotation
     return isinstance(section, type) and issubclass(section, BaseModel) and _is_key(section, path[1:])
+
+
+def write_settings(directory: Path, *, origin: str, profile: str) -> None:
+    """Writes a new log's DIR/translog.toml. Raises OSError, also where there is one."""
+    quoted = '"' + origin.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    with (directory / FILE_NAME).open("x", encoding="utf-8") as file:
+        file.write(_TEMPLATE.format(origin=quoted, profile=profile))

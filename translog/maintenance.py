@@ -16,18 +16,23 @@ from pathlib import Path
 import structlog
 
 from translog.client.tree import RemoteTree
+from translog.config import FILE_NAME, write_settings
 from translog.core.keys import VKey
 from translog.core.merkle import root_hash
 from translog.core.policy import Policy, parse_policy
 from translog.core.tile import TileReader
-from translog.errors import MalformedError, SettingsError, TranslogError
+from translog.errors import HeldError, MalformedError, SettingsError, TranslogError
+from translog.log.backup import Copied, back_up, fill_store
+from translog.log.directory import new_directory
 from translog.log.fsck import Checker, Claim, Report
 from translog.log.head import SLOT_BYTES, HeadFile, decode_slot
 from translog.log.keyfiles import LOG_KEY_FILES, read_skey
+from translog.log.opening import require_may_sign
 from translog.storage.folder import Folder
 from translog.storage.frozen import FrozenStore, freeze
 from translog.storage.leveldb import LevelDBStore
 from translog.storage.lock import DirectoryLock
+from translog.storage.migrations import upgrade_store
 from translog.storage.source import Damage, TreeSource
 
 _logger = structlog.get_logger()
@@ -112,16 +117,143 @@ def check_log(
     Raises TranslogError only if there is nothing to check, or a log over HTTP stops answering.
     """
     with located(location, token=token) as log:
-        if policy is None and log.vkeys:
-            policy = parse_policy("".join([*(f"log {vkey}\n" for vkey in log.vkeys), "quorum none\n"]).encode())
         return Checker(
             log.open_source,
-            policy=policy,
+            policy=policy or _own_policy(log),
             claims=log.claims,
             damages=log.damages,
             processes=processes or len(os.sched_getaffinity(0)),
             progress=progress,
         ).run()
+
+
+def backup_log(
+    location: str,
+    folder: Path,
+    *,
+    policy: Policy | None,
+    token: str | None,
+    progress: Callable[[int, int], None],
+    tell: Callable[[Damage], None],
+) -> Copied:
+    """Writes the log at a location into a folder, or continues the backup that is there; see log/backup.py: back_up. What is
+    damaged and not needed for that is told to `tell`."""
+    if (folder / "log").is_dir() or (folder.exists() and not folder.is_dir()):
+        raise SettingsError(f"{folder} cannot hold a backup", hint="name a new folder, or one that holds a backup already")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "tile").is_dir() and not (folder / "backup.json").exists():
+        raise SettingsError(f"{folder} holds other things than a backup", hint="name a new folder")
+    with located(location, token=token) as log, _opened(log, tell) as source:
+        return back_up(source, Folder(folder), policy=policy or _own_policy(log), progress=progress)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """A log brought back, and why it must not sign yet; None where DIR/head shows that it may."""
+
+    copied: Copied
+    held: str | None
+
+
+def restore_log(
+    location: str,
+    directory: Path,
+    *,
+    policy: Policy | None,
+    keys: Path | None,
+    head: Path | None,
+    token: str | None,
+    progress: Callable[[int, int], None],
+    tell: Callable[[Damage], None],
+) -> Restored:
+    """Makes a new log's directory from a backup, another log's directory, or a log over HTTP, all of it or nothing.
+
+    `keys` is a directory with the private keys. `head` is DIR/head of the disk that the log ran on last; without it the new
+    log is on hold: it serves and does not sign. Raises SettingsError if the directory has anything in it, and what reading
+    the source and verifying it raises.
+    """
+    with (
+        located(location, token=token) as log,
+        _opened(log, tell) as source,
+        new_directory(directory, last=FILE_NAME) as building,
+    ):
+        if keys is not None:
+            _copy_keys(keys, building / "keys")
+        vkeys = _own_vkeys(building / "keys")
+        policy = policy or (_policy_of(vkeys) if vkeys else _own_policy(log))
+        with DirectoryLock(building) as lock:
+            copied = fill_store(source, partial(LevelDBStore.create, lock), policy=policy, progress=progress)
+        state, origin = copied.state, copied.meta.origin
+        held: str | None = "nothing shows that no newer checkpoint was signed"
+        if head is None:
+            HeadFile.create(building / "head", origin=origin, size=state.size, root=state.root, hold=True)
+        else:
+            shutil.copyfile(head, building / "head")
+            held = _reason_to_hold(building, copied)
+        write_settings(building, origin=origin, profile=copied.meta.profile.value)
+        return Restored(copied=copied, held=held)
+
+
+def _copy_keys(source: Path, target: Path) -> None:
+    """The files of a directory of keys, with the modes they need."""
+    if not source.is_dir():
+        raise SettingsError(f"{source} is not a directory of keys", code="no-keys")
+    target.mkdir(mode=0o700)
+    for file in source.iterdir():
+        if file.is_file():
+            with open(os.open(target / file.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as copy:
+                copy.write(file.read_bytes())
+
+
+def _reason_to_hold(directory: Path, copied: Copied) -> str | None:
+    """Why DIR/head would not let the log in `directory` sign when it starts; None if it would."""
+    state = copied.state
+    with DirectoryLock(directory) as lock:
+        store = LevelDBStore.open(lock)
+        head = HeadFile.open(directory / "head", origin=copied.meta.origin)
+        try:
+            newest = head.require_newest()
+            reader = TileReader(store, size=state.size, root=state.root)
+            root = root_hash(newest.size, reader) if newest.size <= state.size else None
+            require_may_sign(newest, state=state, root_at_head=root, latest=copied.latest)
+        except HeldError as error:
+            return error.detail
+        finally:
+            head.close()
+            store.close()
+    return None
+
+
+@contextmanager
+def _opened(log: Located, tell: Callable[[Damage], None]) -> Iterator[TreeSource]:
+    """The source, and a word on what is not to be had from it."""
+    for damage in log.damages:
+        tell(damage)
+    source = log.open_source()
+    try:
+        yield source
+        state = source.contents().state
+        for claim in log.claims:
+            if state is not None and claim.size > state.size:
+                tell(Damage(resource=claim.resource, problem=f"says {claim.size} entries, and {state.size} are left"))
+    finally:
+        source.close()
+
+
+def _own_policy(log: Located) -> Policy | None:
+    return _policy_of(log.vkeys) if log.vkeys else None
+
+
+def _policy_of(vkeys: Sequence[VKey]) -> Policy:
+    return parse_policy("".join([*(f"log {vkey}\n" for vkey in vkeys), "quorum none\n"]).encode())
+
+
+def upgrade_log(directory: Path) -> list[str]:
+    """Migrates the store in a log's directory to this version's format. Returns what was done, nothing if it is of it already.
+
+    Raises SettingsError, StorageError, CorruptionError; the store can then be tried again, with this version or its own.
+    """
+    with DirectoryLock(directory) as lock:
+        return upgrade_store(lock)
 
 
 def resume_log(directory: Path) -> int:

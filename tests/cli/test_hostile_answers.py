@@ -113,7 +113,7 @@ def test_an_origin_is_shown_escaped(liar: Liar, tmp_path: Path) -> None:
     vkey = SKey(name=origin, type=KeyType.ED25519, seed=bytes(32)).vkey
     limits = {"entries_per_request_max": 1, "body_bytes_max": 1}
     liar.say("/v1/log", origin=origin, vkeys=[str(vkey)], published_size=0, integrated_size=0, limits=limits)
-    liar.answers["/v1/checkpoint"] = (200, b"")
+    liar.answers["/checkpoint"] = (200, b"")
     assert "taking log.example/\\x9b31m\\u202e at its word" in run("checkpoint", "--log", liar.url).err
     assert run("policy", "--log", liar.url, "-o", tmp_path / "made").code == 0
     assert (tmp_path / "made").read_text().startswith("# log.example/\\x9b31m\\u202e: ")

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from cli.harness import require_plain, run, run_program
-from translog import bootstrap
 from translog.core.keys import KeyType, parse_vkey
 from translog.core.policy import parse_policy
 from translog.errors import StorageError
@@ -138,7 +137,7 @@ def test_any_origin_that_is_taken_survives_the_settings_file(tmp_path: Path, ori
     assert read_settings(tmp_path / "log").origin == origin
 
 
-@pytest.mark.parametrize("step", ["create_log_keys", "_write_settings", "sync_directory"])
+@pytest.mark.parametrize("step", ["bootstrap.create_log_keys", "bootstrap.write_settings", "log.directory.sync_directory"])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), StorageError("no"), KeyboardInterrupt()])
 def test_a_creation_that_fails_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: BaseException
@@ -146,7 +145,7 @@ def test_a_creation_that_fails_leaves_nothing(
     def fail(*arguments: object, **options: object) -> None:
         raise error
 
-    monkeypatch.setattr(bootstrap, step, fail)
+    monkeypatch.setattr(f"translog.{step}", fail)
     assert run(*init(tmp_path / "log")).code == (130 if isinstance(error, KeyboardInterrupt) else 4)
     assert not any(tmp_path.iterdir())
 

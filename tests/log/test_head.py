@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from translog.core.merkle import EMPTY_ROOT
 from translog.errors import HeldError, MalformedError, StorageError
-from translog.log.head import SLOT_BYTES, Head, HeadFile, decode_slot, encode_slot, sync_directory
+from translog.log.head import SLOT_BYTES, Head, HeadFile, decode_slot, encode_slot
+from translog.storage.files import sync_directory
 
 ORIGIN = "log.example/test"
 HEAD = Head(counter=7, origin=ORIGIN, size=258, root=bytes(range(32)), hold=False)

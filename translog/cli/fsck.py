@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from translog.cli.options import json_option, policy_option, read_policy, read_token, token_option
+from translog.cli.options import json_option, policy_option, read_token, token_option
 from translog.cli.progress import counting
 from translog.core.wire import encode_base64, printable
 
@@ -37,13 +37,11 @@ def command(
     entries are hashed anew, and every tile, every kept checkpoint and DIR/head is compared with that. Ends with exit code 1
     if anything is bad.
     """
-    from translog.cli.trust import ask_policy
-    from translog.maintenance import check_log, is_url
+    from translog.cli.trust import policy_for
+    from translog.maintenance import check_log
 
     token = read_token(token_file)
-    policy = read_policy(policy_file) if policy_file is not None else None
-    if policy is None and is_url(location):
-        policy = ask_policy(location, token=token)
+    policy = policy_for(location, policy_file, token=token)
     with counting("entries checked") as count:
         report = check_log(location, policy=policy, token=token, processes=processes, progress=count)
     if as_json:

@@ -41,6 +41,9 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "policy": ("translog.cli.policy", "Write a policy file for a log."),
     "keys": ("translog.cli.keys", "Show keys, make keys and tokens."),
     "fsck": ("translog.cli.fsck", "Check a whole log, and name everything bad in it."),
+    "backup": ("translog.cli.backup", "Copy a log into a folder, verified."),
+    "restore": ("translog.cli.restore", "Make a log's directory from a backup."),
+    "upgrade": ("translog.cli.upgrade", "Migrate a store to this version's format."),
     "resume": ("translog.cli.resume", "Let a held log sign again."),
 }
 """Name: (module with a `command`, summary). Modules are named as strings and imported when called."""

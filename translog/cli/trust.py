@@ -10,6 +10,7 @@ from translog.client.submit import Submitter
 from translog.core.policy import Policy, parse_policy
 from translog.core.wire import printable
 from translog.errors import MalformedError, RemoteError
+from translog.storage.source import Damage
 
 
 async def choose_policy(path: Path | None, submitter: Submitter) -> Policy:
@@ -39,3 +40,15 @@ def ask_policy(url: str, *, token: str | None) -> Policy:
         if error.status not in (404, 410):
             raise
         raise RemoteError(f"{url} does not say what its keys are", status=error.status, hint="give --policy FILE") from None
+
+
+def policy_for(location: str, path: Path | None, *, token: str | None) -> Policy | None:
+    """The policy in the file; without one, what a log over HTTP says its keys are; None for a directory."""
+    if path is not None:
+        return read_policy(path)
+    return ask_policy(location, token=token) if location.startswith(("http://", "https://")) else None
+
+
+def tell_damage(damage: Damage) -> None:
+    """Warns of what is damaged, on standard error."""
+    click.echo(f"warning: {printable(damage.resource)}: {printable(damage.problem)}", err=True)

@@ -159,8 +159,8 @@ class Submitter:
 
     async def checkpoint(self, *, size: int | None = None) -> bytes:
         """The latest checkpoint, or the kept one of `size`, unverified. Raises RemoteError."""
-        query = "" if size is None else f"?size={size}"
-        return await self._transport.get(f"v1/checkpoint{query}", bytes_max=NOTE_BYTES_MAX)
+        path = "checkpoint" if size is None else f"v1/checkpoint?size={size}"  # every tlog-tiles log has the first
+        return await self._transport.get(path, bytes_max=NOTE_BYTES_MAX)
 
 
 def _parse_answer(body: bytes, count: int) -> tuple[int, bytes | None, list[tuple[bytes, ...]]]:

@@ -17,7 +17,7 @@ from translog.core.note import NOTE_BYTES_MAX, parse_note
 from translog.core.tile import ENTRY_BYTES_MAX, TILE_WIDTH, Bundle, Tile, format_tile_path
 from translog.core.wire import HASH_BYTES
 from translog.errors import MalformedError, RemoteError
-from translog.storage.source import BundleRead, Contents, Damage, decode_kept, read_bundle
+from translog.storage.source import BundleRead, Contents, Damage, cut_tile, decode_kept, read_bundle
 from translog.storage.store import LogMeta, Profile, StoredCheckpoint, TreeState
 
 _TILE_BYTES_MAX = TILE_WIDTH * HASH_BYTES
@@ -33,10 +33,7 @@ T = TypeVar("T")
 
 
 async def fetch_tile(transport: Transport, tile: Tile | Bundle) -> bytes:
-    """The bytes of a tile or bundle; where a partial one is gone, those of the full one, a tile's cut to its width.
-
-    Raises RemoteError.
-    """
+    """The bytes of a tile or bundle; where a partial one is gone, the same part of the full one. Raises RemoteError."""
     bytes_max = _BUNDLE_BYTES_MAX if isinstance(tile, Bundle) else _TILE_BYTES_MAX
     try:
         return await transport.get(format_tile_path(tile), bytes_max=bytes_max)
@@ -45,7 +42,7 @@ async def fetch_tile(transport: Transport, tile: Tile | Bundle) -> bytes:
             raise
         full = Bundle(index=tile.index) if isinstance(tile, Bundle) else Tile(level=tile.level, index=tile.index)
         data = await transport.get(format_tile_path(full), bytes_max=bytes_max)
-        return data if isinstance(tile, Bundle) else data[: tile.width * HASH_BYTES]
+        return cut_tile(tile, data)
 
 
 class RemoteTree:

@@ -213,6 +213,9 @@ class Checker:
             entries, tile, chosen = _settle(suspect, trusted)
             roots[suspect.index] = chosen.root if chosen is not None else trusted
             folds |= chosen.folds if chosen is not None else {}
+            if suspect.agrees:
+                bundle = format_tile_path(Bundle(index=suspect.index, width=suspect.width))
+                self._report.found("strays", Damage(resource=bundle, problem=suspect.entries_problem))
             if entries:
                 bad_entries += len(entries)
                 self._name_entries(suspect, entries, by_bundle=by_bundle)
@@ -232,7 +235,7 @@ class Checker:
         for first, last in _runs(positions):
             name = f"entry {base + first}" if first == last else f"entries {base + first} to {base + last}"
             unreadable = first in suspect.unreadable
-            problem = suspect.unreadable_problem if unreadable else "is not what the tree says it is"
+            problem = suspect.entries_problem if unreadable else "is not what the tree says it is"
             if by_bundle:
                 problem = f"{name}: {problem}"
                 name = format_tile_path(Bundle(index=suspect.index, width=suspect.width))
@@ -321,6 +324,8 @@ def _runs(positions: Sequence[int]) -> Iterator[tuple[int, int]]:
 def _settle(suspect: Suspect, trusted: bytes | None) -> tuple[tuple[int, ...], bool, Version | None]:
     """Which positions are bad, whether the tile is, and whose account to go on with."""
     of_entries, of_tile = suspect.of_entries, suspect.of_tile
+    if suspect.agrees:
+        return (), False, of_entries
     if of_entries is not None and of_entries.root == trusted:
         return (), True, of_entries
     bad_entries = suspect.unreadable + suspect.differing

@@ -43,9 +43,14 @@ class Suspect:
     of_entries: Version | None
     of_tile: Version | None
     unreadable: tuple[int, ...]
-    unreadable_problem: str
+    entries_problem: str
     differing: tuple[int, ...]
     tile_problem: str
+
+    @property
+    def agrees(self) -> bool:
+        """Whether entries and tile agree after all: then there is something beside them."""
+        return self.of_entries is not None and self.of_tile is not None and not self.differing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +127,7 @@ def _suspect(
         of_entries=_version(whole, bundle.index, sizes) if len(whole) == bundle.width else None,
         of_tile=_version(stored, bundle.index, sizes) if stored else None,
         unreadable=tuple(n for n, leaf in enumerate(leaves) if leaf is None),
-        unreadable_problem=read.problem,
+        entries_problem=read.problem,
         differing=tuple(n for n, (a, b) in enumerate(zip(leaves, stored, strict=False)) if a is not None and a != b),
         tile_problem=problem,
     )

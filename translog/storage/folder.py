@@ -21,7 +21,7 @@ from translog.core.tile import ENTRY_BYTES_MAX, TILE_WIDTH, Bundle, Tile, format
 from translog.core.wire import HASH_BYTES, SIZE_MAX, decode_base64, encode_base64
 from translog.errors import CorruptionError, MalformedError, SettingsError, StorageError
 from translog.storage.files import write_file
-from translog.storage.source import BundleRead, Contents, Damage, decode_kept, encode_kept, read_bundle
+from translog.storage.source import BundleRead, Contents, Damage, cut_tile, decode_kept, encode_kept, read_bundle
 from translog.storage.store import LogMeta, Profile, StoredCheckpoint, TreeState
 
 VERSION = "backup/1"
@@ -231,8 +231,7 @@ class Folder:
             if data is None and tile.width < TILE_WIDTH:
                 full = Bundle(index=tile.index) if isinstance(tile, Bundle) else Tile(level=tile.level, index=tile.index)
                 data = self._read(format_tile_path(full), bytes_max=bytes_max)
-                if data is not None and isinstance(tile, Tile):
-                    data = data[: tile.width * HASH_BYTES]
+                data = None if data is None else cut_tile(tile, data)
         except StorageError as error:
             return Damage(resource=path, problem=error.detail)
         return Damage(resource=path, problem="is missing") if data is None else data

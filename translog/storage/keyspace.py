@@ -85,9 +85,12 @@ def decode_meta(value: bytes) -> LogMeta:
         document = json.loads(value)
         version = document["format"]
         if version != FORMAT_VERSION:
+            older = type(version) is int and 0 < version < FORMAT_VERSION
             raise SettingsError(
                 f"the store has format version {version}, this program knows {FORMAT_VERSION}",
-                hint="use the version of translog that wrote it, or a newer one",
+                hint="make a backup, then run `translog upgrade DIR`"
+                if older
+                else "use the version of translog that wrote it, or a newer one",
                 code="store-version",
             )
         meta = LogMeta(
@@ -101,6 +104,22 @@ def decode_meta(value: bytes) -> LogMeta:
     if encode_meta(meta) != value:
         raise CorruptionError("the store's description of the log (key `meta`) is damaged")
     return meta
+
+
+def meta_version(value: bytes) -> int:
+    """The format version in a value of any version. Raises CorruptionError."""
+    try:
+        version = json.loads(value)["format"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        version = None
+    if type(version) is not int or version < 1:
+        raise CorruptionError("the store's description of the log (key `meta`) is damaged")
+    return version
+
+
+def with_meta_version(value: bytes, version: int) -> bytes:
+    """The same description under another format version, which must be the only difference between the two."""
+    return json.dumps(json.loads(value) | {"format": version}, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def encode_state(state: TreeState) -> bytes:

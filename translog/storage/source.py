@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from translog.core.tile import TILE_WIDTH, Bundle, Tile, decode_bundle
-from translog.core.wire import SIZE_MAX
+from translog.core.wire import HASH_BYTES, SIZE_MAX
 from translog.errors import MalformedError
 from translog.storage.store import LogMeta, StoredCheckpoint, TreeState
 
@@ -25,7 +25,8 @@ class Damage:
 
 
 class BundleRead(NamedTuple):
-    """The entries of one bundle, None in the place of each that cannot be read; `problem` says why, and is empty otherwise."""
+    """As many entries as a bundle is wide, None in the place of each that cannot be read. `problem` says why, or what else is
+    wrong with the bundle, and is empty otherwise."""
 
     entries: Sequence[bytes | None]
     problem: str = ""
@@ -72,7 +73,7 @@ class TreeSource(Protocol):
 
 
 def read_bundle(bundle: Bundle, data: bytes | Damage) -> BundleRead:
-    """The entries in the bytes of a bundle, which may have more of them than it is wide."""
+    """The entries in the bytes of a bundle."""
     lost: list[bytes | None] = [None] * bundle.width
     if isinstance(data, Damage):
         return BundleRead(lost, data.problem)
@@ -80,9 +81,18 @@ def read_bundle(bundle: Bundle, data: bytes | Damage) -> BundleRead:
         entries = decode_bundle(data, count_max=TILE_WIDTH)
     except MalformedError as error:
         return BundleRead(lost, error.detail)
-    missing = max(0, bundle.width - len(entries))
-    problem = f"the bundle has only {len(entries)} entries" if missing else ""
-    return BundleRead([*entries[: bundle.width], *lost[:missing]], problem)
+    problem = "" if len(entries) == bundle.width else f"the bundle has {len(entries)} entries, not {bundle.width}"
+    return BundleRead([*entries, *lost][: bundle.width], problem)
+
+
+def cut_tile(tile: Tile | Bundle, data: bytes) -> bytes:
+    """The bytes of a partial tile or bundle from those of a wider one; whatever is too short, or no bundle, as it is."""
+    if isinstance(tile, Tile):
+        return data[: tile.width * HASH_BYTES]
+    end = 0
+    for _ in range(tile.width):
+        end += 2 + int.from_bytes(data[end : end + 2], "big")
+    return data[:end]
 
 
 def encode_kept(kept: StoredCheckpoint) -> bytes:

@@ -1,0 +1,47 @@
+"""`translog backup`: copies a log into a folder, verified."""
+
+import json
+from pathlib import Path
+
+import click
+
+from translog.cli.options import PATH, json_option, policy_option, read_token, token_option
+from translog.cli.progress import counting
+from translog.core.wire import encode_base64, printable
+
+
+@click.command()
+@click.argument("location", metavar="DIR|URL")
+@click.argument("folder", type=PATH)
+@policy_option
+@token_option
+@json_option
+def command(location: str, folder: Path, policy_file: Path | None, token_file: Path | None, as_json: bool) -> None:
+    """Copy a log into FOLDER, verified, or bring the backup that is there up to date.
+
+    URL is a log that is running, DIR the directory of one that is not. The tree is computed anew from the entries and must
+    have every root that its checkpoints state. FOLDER is then itself a log that any web server can show, `translog fsck`
+    checks and `translog restore` brings back. Private keys and settings are not in it: keep copies of DIR/keys and
+    DIR/translog.toml elsewhere.
+    """
+    from translog.cli.trust import policy_for, tell_damage
+    from translog.maintenance import backup_log
+
+    token = read_token(token_file)
+    policy = policy_for(location, policy_file, token=token)
+    with counting("backing up") as count:
+        copied = backup_log(location, folder, policy=policy, token=token, progress=count, tell=tell_damage)
+    root = encode_base64(copied.state.root)
+    if as_json:
+        document = {
+            "ok": True,
+            "origin": copied.meta.origin,
+            "size": copied.state.size,
+            "root": root,
+            "new_entries": copied.new_entries,
+            "new_checkpoints": copied.new_checkpoints,
+        }
+        click.echo(json.dumps(document))
+        return
+    click.echo(f"OK: {folder} holds {printable(copied.meta.origin)}, {copied.state.size} entries, root {root}")
+    click.echo(f"  new: {copied.new_entries} entries, {copied.new_checkpoints} checkpoints")

@@ -1,0 +1,64 @@
+"""`translog restore`: makes a log's directory from a backup."""
+
+import json
+from pathlib import Path
+
+import click
+
+from translog.cli.options import PATH, json_option, policy_option, read_token, token_option
+from translog.cli.progress import counting
+from translog.core.wire import encode_base64, printable
+
+
+@click.command()
+@click.argument("location", metavar="BACKUP|DIR|URL")
+@click.argument("directory", type=PATH, metavar="NEW")
+@click.option("--keys", type=PATH, metavar="KEYS", help="Directory with the log's private keys, to be copied to NEW/keys.")
+@click.option("--head", type=PATH, metavar="FILE", help="DIR/head of the disk that the log ran on last, if there is one.")
+@policy_option
+@token_option
+@json_option
+def command(
+    location: str,
+    directory: Path,
+    keys: Path | None,
+    head: Path | None,
+    policy_file: Path | None,
+    token_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Make the directory NEW from a backup, verified, from what is left of another directory, or from a mirror's URL.
+
+    The restored log serves what it has and does not sign, since a newer checkpoint than the backup's may have been signed.
+    With --head it signs if all that the head tells of was restored; otherwise `translog resume` lets it, on your word.
+    """
+    from translog.cli.trust import policy_for, tell_damage
+    from translog.maintenance import restore_log
+
+    token = read_token(token_file)
+    policy = policy_for(location, policy_file, token=token)
+    with counting("restoring") as count:
+        restored = restore_log(
+            location, directory, policy=policy, keys=keys, head=head, token=token, progress=count, tell=tell_damage
+        )
+    copied = restored.copied
+    root = encode_base64(copied.state.root)
+    if as_json:
+        document = {
+            "ok": True,
+            "origin": copied.meta.origin,
+            "size": copied.state.size,
+            "root": root,
+            "may_sign": restored.held is None,
+            "held": restored.held,
+        }
+        click.echo(json.dumps(document))
+        return
+    click.echo(f"OK: {directory} holds {printable(copied.meta.origin)}, {copied.state.size} entries, root {root}")
+    if keys is None:
+        click.echo(f"  bring the private keys to {directory / 'keys'} (mode 0600), and your settings to translog.toml")
+    if restored.held is None:
+        click.echo("  its head tells of nothing that is not here: it may sign")
+    else:
+        click.echo(f"  it will serve and not sign: {restored.held}")
+        click.echo("  when you know that nothing newer was signed: translog resume --nothing-newer-was-signed")
