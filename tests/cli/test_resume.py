@@ -8,7 +8,6 @@ import pytest
 from client.serving import ORIGIN, make_log, policy_for, served, url_of
 
 from cli.harness import require_plain, run
-from translog.maintenance import resume_log
 from translog.client.remote import RemoteLog
 from translog.client.submit import Submitter
 from translog.core.merkle import EMPTY_ROOT
@@ -16,6 +15,7 @@ from translog.core.policy import Policy
 from translog.errors import SettingsError
 from translog.log.head import HeadFile
 from translog.log.lifecycle import Mode
+from translog.maintenance import resume_log
 
 WORD = "--nothing-newer-was-signed"
 

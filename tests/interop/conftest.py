@@ -1,12 +1,13 @@
-"""Builds golog once a session, and serves logs to it.
+"""Builds golog and Tessera's tools once a session, and serves logs to them.
 
-Rules: without Go, or without the one module golog needs, its tests skip; with TRANSLOG_REQUIRE_INTEROP=1 they fail instead. A
-golog that does not compile is always a failure.
+Rules: without Go, or without the modules that are needed, tests skip; with TRANSLOG_REQUIRE_INTEROP=1 they fail instead. What
+does not compile is always a failure.
 """
 
 import os
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,9 +16,11 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 
 import pytest
 
-from .static_log import make_log
+from .static_log import StaticLog, make_log
+from .tessera_tools import TOOL_PACKAGES, Tessera
 
 GOLOG_SOURCE = Path(__file__).parent / "golog"
+TESSERA_SOURCE = Path(__file__).parent / "tessera"
 PORTS = range(24_000, 24_100)
 """Below the range from which the system takes the ports of outgoing connections."""
 
@@ -31,21 +34,40 @@ def _unavailable(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-@pytest.fixture(scope="session")
-def golog(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The compiled program."""
+def _go(source: Path) -> str:
+    """The go command, once the modules that `source` needs are there."""
     go = shutil.which("go")
     if go is None:
         _unavailable("there is no go on PATH")
-    download = subprocess.run([go, "mod", "download"], cwd=GOLOG_SOURCE, capture_output=True, text=True, check=False)
+    download = subprocess.run([go, "mod", "download"], cwd=source, capture_output=True, text=True, check=False)
     if download.returncode:
         _unavailable(f"go mod download failed: {download.stderr}")
-    binary = tmp_path_factory.mktemp("golog") / "golog"
-    build = subprocess.run(
-        [go, "build", "-buildvcs=false", "-o", binary, "."], cwd=GOLOG_SOURCE, capture_output=True, text=True, check=False
-    )
+    return go
+
+
+def _build(source: Path, command: list[str]) -> None:
+    build = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
     assert build.returncode == 0, build.stderr
+
+
+@pytest.fixture(scope="session")
+def golog(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled program."""
+    go = _go(GOLOG_SOURCE)
+    binary = tmp_path_factory.mktemp("golog") / "golog"
+    _build(GOLOG_SOURCE, [go, "build", "-buildvcs=false", "-o", str(binary), "."])
     return binary
+
+
+@pytest.fixture(scope="session")
+def tessera(tmp_path_factory: pytest.TempPathFactory) -> Tessera:
+    """Tessera's programs, compiled from the release that tessera/go.mod pins."""
+    go = _go(TESSERA_SOURCE)
+    folder = tmp_path_factory.mktemp("tessera")
+    _build(TESSERA_SOURCE, [go, "build", "-buildvcs=false", "-o", f"{folder}/", ".", *TOOL_PACKAGES])
+    integration = "github.com/transparency-dev/tessera/integration"
+    _build(TESSERA_SOURCE, [go, "test", "-buildvcs=false", "-c", "-o", str(folder / "integration.test"), integration])
+    return Tessera(folder)
 
 
 class RunGolog(Protocol):
@@ -83,6 +105,16 @@ def run_golog(golog: Path) -> RunGolog:
     return run
 
 
+def damaged(log: StaticLog, path: str, change: Callable[[bytes], bytes | None]) -> Answer:
+    """The log with one answer changed, or gone."""
+
+    def answer(target: str) -> bytes | None:
+        body = log.answer(target)
+        return change(body) if body is not None and target == path else body
+
+    return answer
+
+
 class Site:
     """A web server with one log under each prefix it has handed out."""
 
@@ -100,10 +132,17 @@ class Site:
         return self._answers[int(prefix)](rest)
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Prints what went wrong here, not that a program hung up that was ended while it read."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 def _listen(handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
     for port in PORTS:
         try:
-            return ThreadingHTTPServer(("127.0.0.1", port), handler)
+            return _Server(("127.0.0.1", port), handler)
         except OSError:
             continue
     pytest.fail(f"no free port from {PORTS.start} to {PORTS.stop - 1}")

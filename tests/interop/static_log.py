@@ -104,9 +104,12 @@ class StaticLog:
 
 
 @lru_cache(maxsize=16)
-def make_log(size: int) -> StaticLog:
-    """The log whose entries are `entry_at(0)` to `entry_at(size - 1)`. Shared between tests: do not change its files."""
-    entries = [entry_at(index) for index in range(size)]
+def make_log(size: int, *, forked_at: int | None = None) -> StaticLog:
+    """The log whose entries are `entry_at(0)` to `entry_at(size - 1)`, but for the one at `forked_at`.
+
+    Shared between tests: do not change its files.
+    """
+    entries = [b"another" if index == forked_at else entry_at(index) for index in range(size)]
     edge = EMPTY_EDGE
     tiles: dict[tuple[int, int], bytes] = {}
     for start in range(0, size, BATCH_ENTRIES):

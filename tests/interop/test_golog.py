@@ -20,7 +20,7 @@ from translog.core.proof import format_receipt
 from translog.core.tile import bundles_of, format_tile_path, tiles_of
 from translog.errors import MalformedError, SignatureError
 
-from .conftest import Answer, LogAddress, RunGolog, Site
+from .conftest import LogAddress, RunGolog, Site, damaged
 from .static_log import LOG_KEY, ORIGIN, TIME_S, StaticLog, entry_at, flip, make_log, sign_head
 
 Result = subprocess.CompletedProcess[str]
@@ -36,16 +36,6 @@ def assert_refused(result: Result, *named: str) -> None:
     assert "ok:" not in result.stdout
     for name in named:
         assert name in result.stderr
-
-
-def damaged(log: StaticLog, path: str, change: Callable[[bytes], bytes | None]) -> Answer:
-    """The log with one answer changed, or gone."""
-
-    def answer(target: str) -> bytes | None:
-        body = log.answer(target)
-        return change(body) if body is not None and target == path else body
-
-    return answer
 
 
 # A live server joins here: add the name of a fixture that gives its LogAddress.

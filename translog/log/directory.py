@@ -40,25 +40,32 @@ def new_directory(directory: Path, *, last: str) -> Iterator[Path]:
             if mounted:
                 _move_children(building, directory, last=last)
             else:
-                building.replace(directory)
-                sync_directory(directory.parent)
-        except BaseException:
+                _move_whole(building, directory)
+        except BaseException:  # whatever was moved has been moved back
             shutil.rmtree(building, ignore_errors=True)
             raise
     except OSError as error:
         raise StorageError(f"cannot create {directory}: {error.strerror or error}") from error
 
 
+def _move_whole(source: Path, target: Path) -> None:
+    source.replace(target)
+    try:
+        sync_directory(target.parent)
+    except BaseException:
+        target.replace(source)
+        raise
+
+
 def _move_children(source: Path, target: Path, *, last: str) -> None:
-    """Moves everything; where that fails, moves it back."""
     moved: list[str] = []
     try:
         for child in sorted(source.iterdir(), key=lambda child: child.name == last):
             child.rename(target / child.name)
             moved.append(child.name)
-        source.rmdir()
         sync_directory(target)
-    except OSError:
+        source.rmdir()
+    except BaseException:
         for name in moved:
             (target / name).rename(source / name)
         raise
