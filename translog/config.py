@@ -24,7 +24,10 @@ _PREFIX = "TRANSLOG_"
 _DELIMITER = "__"
 _SERVICE_LINKS = ("TRANSLOG_PORT", "TRANSLOG_SERVICE_")
 """Kubernetes puts these into every container where a service is named translog."""
-_OTHERS = frozenset({"TRANSLOG_DIR", "TRANSLOG_FUZZ_EXAMPLES", "TRANSLOG_REQUIRE_INTEROP", "TRANSLOG_SEED"})
+_OTHERS = frozenset(
+    f"TRANSLOG_{name}"
+    for name in ("DIR", "FUZZ_EXAMPLES", "KILL_ROUNDS", "OVERLOAD_S", "REQUIRE_INTEROP", "SEED", "SYSCALLS")
+)
 """Names that scripts and tests of this repository use, and that are no settings."""
 
 
@@ -130,6 +133,6 @@ def _is_key(model: type[BaseModel], path: Sequence[str]) -> bool:
 
 def write_settings(directory: Path, *, origin: str, profile: str) -> None:
     """Writes a new log's DIR/translog.toml. Raises OSError, also where there is one."""
-    quoted = '"' + origin.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    quoted = '"' + origin.replace("\\", "\\\\").replace('"', '\\"').replace("\x7f", "\\u007F") + '"'
     with (directory / FILE_NAME).open("x", encoding="utf-8") as file:
         file.write(_TEMPLATE.format(origin=quoted, profile=profile))

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,21 +19,23 @@ from translog.client.tree import RemoteTree
 from translog.config import FILE_NAME, write_settings
 from translog.core.keys import VKey
 from translog.core.merkle import root_hash
-from translog.core.policy import Policy, parse_policy
+from translog.core.policy import Policy, parse_policy, verify_checkpoint
 from translog.core.tile import TileReader
-from translog.errors import HeldError, MalformedError, SettingsError, TranslogError
+from translog.errors import HeldError, MalformedError, SettingsError, TranslogError, VerificationError
 from translog.log.backup import Copied, back_up, fill_store
 from translog.log.directory import new_directory
 from translog.log.fsck import Checker, Claim, Report
 from translog.log.head import SLOT_BYTES, HeadFile, decode_slot
 from translog.log.keyfiles import LOG_KEY_FILES, read_skey
 from translog.log.opening import require_may_sign
-from translog.storage.folder import Folder
+from translog.storage.folder import Folder, require_backup_folder
 from translog.storage.frozen import FrozenStore, freeze
+from translog.storage.keyspace import FORMAT_VERSION
 from translog.storage.leveldb import LevelDBStore
 from translog.storage.lock import DirectoryLock
 from translog.storage.migrations import upgrade_store
 from translog.storage.source import Damage, TreeSource
+from translog.storage.store import LogMeta
 
 _logger = structlog.get_logger()
 
@@ -88,7 +90,7 @@ def _read_head(path: Path, damages: list[Damage]) -> Iterator[Claim]:
         except MalformedError:
             damages.append(Damage(resource=name, problem="is damaged"))
         else:
-            yield Claim(resource=name, size=head.size, root=head.root)
+            yield Claim(resource=name, size=head.size, root=head.root, origin=head.origin)
     if len(data) > 2 * SLOT_BYTES:
         damages.append(Damage(resource="DIR/head", problem=f"has {len(data)} bytes, not {2 * SLOT_BYTES}"))
 
@@ -138,10 +140,7 @@ def backup_log(
 ) -> Copied:
     """Writes the log at a location into a folder, or continues the backup that is there; see log/backup.py: back_up. What is
     damaged and not needed for that is told to `tell`."""
-    if (folder / "log").is_dir() or (folder.exists() and not folder.is_dir()):
-        raise SettingsError(f"{folder} cannot hold a backup", hint="name a new folder, or one that holds a backup already")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "tile").is_dir() and not (folder / "backup.json").exists():
-        raise SettingsError(f"{folder} holds other things than a backup", hint="name a new folder")
+    require_backup_folder(folder)
     with located(location, token=token) as log, _opened(log, tell) as source:
         return back_up(source, Folder(folder), policy=policy or _own_policy(log), progress=progress)
 
@@ -181,16 +180,45 @@ def restore_log(
         vkeys = _own_vkeys(building / "keys")
         policy = policy or (_policy_of(vkeys) if vkeys else _own_policy(log))
         with DirectoryLock(building) as lock:
-            copied = fill_store(source, partial(LevelDBStore.create, lock), policy=policy, progress=progress)
+            create = partial(_create_store, lock)
+            copied = fill_store(source, create, policy=policy, progress=progress)
+        _require_keys_of(copied, vkeys)
         state, origin = copied.state, copied.meta.origin
         held: str | None = "nothing shows that no newer checkpoint was signed"
         if head is None:
             HeadFile.create(building / "head", origin=origin, size=state.size, root=state.root, hold=True)
         else:
-            shutil.copyfile(head, building / "head")
+            _copy_head(head, building / "head")
             held = _reason_to_hold(building, copied)
+            held = None if held is None else held.replace(str(building), str(directory))
         write_settings(building, origin=origin, profile=copied.meta.profile.value)
         return Restored(copied=copied, held=held)
+
+
+def _create_store(lock: DirectoryLock, meta: LogMeta) -> LevelDBStore:
+    """A new store in this program's format, whatever that of the copied log was."""
+    return LevelDBStore.create(lock, replace(meta, format_version=FORMAT_VERSION))
+
+
+def _copy_head(source: Path, target: Path) -> None:
+    try:
+        target.write_bytes(source.read_bytes())
+    except OSError as error:
+        raise SettingsError(f"cannot copy the head {source}: {error.strerror}", code="no-head") from None
+
+
+def _require_keys_of(copied: Copied, vkeys: Sequence[VKey]) -> None:
+    """Raises SettingsError if the keys brought along are not those that signed last."""
+    if copied.latest is None or not vkeys:
+        return
+    try:
+        verify_checkpoint(copied.latest.note, _policy_of(vkeys))
+    except VerificationError as error:
+        raise SettingsError(
+            f"the keys are not this log's: {error.detail}",
+            hint="bring the keys that signed its last checkpoint",
+            code="bad-key",
+        ) from None
 
 
 def _copy_keys(source: Path, target: Path) -> None:
@@ -202,6 +230,8 @@ def _copy_keys(source: Path, target: Path) -> None:
         if file.is_file():
             with open(os.open(target / file.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as copy:
                 copy.write(file.read_bytes())
+    if not any((target / name).exists() for name in LOG_KEY_FILES.values()):
+        raise SettingsError(f"{source} holds no key of a log: neither {' nor '.join(LOG_KEY_FILES.values())}", code="no-keys")
 
 
 def _reason_to_hold(directory: Path, copied: Copied) -> str | None:
@@ -231,7 +261,7 @@ def _opened(log: Located, tell: Callable[[Damage], None]) -> Iterator[TreeSource
     source = log.open_source()
     try:
         yield source
-        state = source.contents().state
+        state = source.contents().state if log.claims else None
         for claim in log.claims:
             if state is not None and claim.size > state.size:
                 tell(Damage(resource=claim.resource, problem=f"says {claim.size} entries, and {state.size} are left"))
@@ -252,8 +282,16 @@ def upgrade_log(directory: Path) -> list[str]:
 
     Raises SettingsError, StorageError, CorruptionError; the store can then be tried again, with this version or its own.
     """
+    _require_log(directory)
     with DirectoryLock(directory) as lock:
         return upgrade_store(lock)
+
+
+def _require_log(directory: Path) -> None:
+    if not (directory / "log").is_dir():
+        raise SettingsError(
+            f"{directory} is not a log's directory", hint="name the one `translog init` created", code="no-store"
+        )
 
 
 def resume_log(directory: Path) -> int:
@@ -262,10 +300,7 @@ def resume_log(directory: Path) -> int:
 
     Raises SettingsError, StorageError, CorruptionError, and HeldError where the head itself shows that the word is wrong.
     """
-    if not (directory / "log").is_dir():
-        raise SettingsError(
-            f"{directory} is not a log's directory", hint="name the one `translog init` created", code="no-store"
-        )
+    _require_log(directory)
     with DirectoryLock(directory) as lock:
         store = LevelDBStore.open(lock)
         try:

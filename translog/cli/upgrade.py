@@ -14,7 +14,7 @@ from translog.cli.options import PATH, json_option
 def command(directory: Path, as_json: bool) -> None:
     """Migrate the store of a log that is not running to the format of this version.
 
-    A log whose store is of an older format does not start and names this command. Make a backup first: afterwards the older
+    A log whose store is of an older format does not start and names this command. Keep a copy of DIR: afterwards the older
     version of translog cannot open the store any more.
     """
     from translog.maintenance import upgrade_log

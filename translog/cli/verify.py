@@ -76,7 +76,8 @@ class _Checker:
     def check(self, path: Path, entry: bytes) -> VerifiedReceipt:
         """Raises what is wrong, naming the file."""
         try:
-            receipt = parse_receipt(read_file(path, bytes_max=RECEIPT_BYTES_MAX, what="the receipt"))
+            data = read_file(path, bytes_max=RECEIPT_BYTES_MAX, what="the receipt")
+            receipt = parse_receipt(data, parsed=self.checkpoints)
             checkpoint = self.checkpoints.get(receipt.checkpoint)
             if checkpoint is None:
                 checkpoint = verify_checkpoint(receipt.checkpoint, self._policy)

@@ -25,7 +25,7 @@ WAIT_MS_MAX = 30_000
 _WAIT_MS_FIRST = 200
 _SAID_CHARS_MAX = 500
 _RETRY_STATUSES = frozenset({429, 502, 503, 504})
-_RETRY_CODES = frozenset({"pool-full", "not-open", "clock-jumped", "too-many-connections", "body-timeout"})
+_RETRY_CODES = frozenset({"pool-full", "not-open", "clock-jumped", "too-many-connections", "too-busy", "body-timeout"})
 """Problem codes of a translog that say that an append was not written, and may be later."""
 _UNWRITTEN_CODES = _RETRY_CODES | {"read-only"}
 

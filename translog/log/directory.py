@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from translog.errors import SettingsError, StorageError
-from translog.storage.files import sync_directory, sync_tree
+from translog.storage.files import make_directory, sync_directory, sync_tree
 
 
 def require_new(directory: Path) -> None:
@@ -31,7 +31,7 @@ def new_directory(directory: Path, *, last: str) -> Iterator[Path]:
     try:
         require_new(directory)
         directory = directory.absolute()
-        directory.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(directory.parent)
         mounted = directory.is_mount()
         building = Path(tempfile.mkdtemp(prefix=".init-", dir=directory if mounted else directory.parent))
         try:

@@ -1,14 +1,14 @@
 """Checks a whole log from its entries alone: every tile, every kept checkpoint, every tree head stated elsewhere.
 
 Rules: nothing of the code that writes a tree is used here, only hashing and formats; the check always ends, and one damaged
-thing hides no other. Where entries and tile of a bundle disagree, the hash in the tile above says which of the two is right;
-at the right edge, the stated root does. What is named is a resource and what is wrong with it. The work is spread over
-processes by spans of bundles; only hashes come back.
+thing hides no other. Where the entries and the tile of a bundle disagree, judge.py finds out which is right. What is named is
+a resource and what is wrong with it. The work is spread over processes by spans of bundles; only hashes come back.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from translog.core.checkpoint import parse_checkpoint
 from translog.core.note import parse_note
@@ -16,7 +16,8 @@ from translog.core.policy import Policy
 from translog.core.tile import TILE_WIDTH, Bundle, Tile, format_tile_path
 from translog.core.wire import HASH_BYTES
 from translog.errors import MalformedError
-from translog.log.recompute import Pyramid, Span, Suspect, Version, tree_hash
+from translog.log.judge import Verdict, compare, judge
+from translog.log.recompute import Pyramid, Span, Suspect
 from translog.log.workers import Workers
 from translog.storage.source import Contents, Damage, TreeSource
 from translog.storage.store import StoredCheckpoint
@@ -24,7 +25,8 @@ from translog.storage.store import StoredCheckpoint
 _SPAN_BUNDLES = 64
 """16,384 entries: enough to be worth a message between processes, few enough for two cores to end together."""
 _GIVE_UP_SPANS = 8
-"""A log that has nothing to read in this many spans running is not read to its stated end, which may be 2^63 entries away."""
+"""A log that has nothing to read in this many spans running, and in more than could be read before, is not read to its stated
+end, which may be 2^63 entries away."""
 _NOTES_AT_ONCE = 256
 _DAMAGES_MAX = 10_000
 
@@ -36,6 +38,8 @@ class Claim:
     resource: str
     size: int
     root: bytes
+    origin: str = ""
+    """Of which log; empty where that is not said."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -156,7 +160,7 @@ class Checker:
             claims.append(Claim(resource="the tree state", size=contents.state.size, root=contents.state.root))
         return claims + self._claims
 
-    def _check_signatures(self, workers: "Workers", stored: Sequence[StoredCheckpoint]) -> None:
+    def _check_signatures(self, workers: Workers, stored: Sequence[StoredCheckpoint]) -> None:
         if self._policy is None:
             self._report.remarks.append("who signed the checkpoints was not checked, for want of a policy or keys")
             return
@@ -170,78 +174,62 @@ class Checker:
 
     # --- the tree -------------------------------------------------------------------------------------------------------
 
-    def _read_through(self, workers: "Workers", source: TreeSource, spans: Iterator[Span], claims: Sequence[Claim]) -> None:
+    def _read_through(self, workers: Workers, source: TreeSource, spans: Iterator[Span], claims: Sequence[Claim]) -> None:
         size = self._report.size
         roots: list[bytes | None] = []
         folds: dict[int, bytes] = {}
         suspects: list[Suspect] = []
-        unread = 0
+        read = unread = 0
         for result in workers.check_spans(spans):
             roots += result.roots
             folds |= result.folds
             suspects += result.suspects
             self._report.entry_bytes += result.entry_bytes
             self._progress(min(result.span.end * TILE_WIDTH, size), size)
+            read += result.readable
             unread = 0 if result.readable else unread + 1
-            if unread == _GIVE_UP_SPANS and result.span.end * TILE_WIDTH < size:
-                begin = result.span.end * TILE_WIDTH
+            begin = result.span.end * TILE_WIDTH
+            if unread >= max(_GIVE_UP_SPANS, read) and begin < size:
                 problem = f"were not looked for: nothing could be read of the {unread * _SPAN_BUNDLES * TILE_WIDTH} before"
-                self._report.found(
-                    "entries", Damage(resource=f"entries {begin} to {size - 1}", problem=problem), count=size - begin
-                )
-                return self._name_suspects(source, suspects, roots, folds, claims, ended_early=True)
-        return self._name_suspects(source, suspects, roots, folds, claims, ended_early=False)
-
-    def _name_suspects(
-        self,
-        source: TreeSource,
-        suspects: Sequence[Suspect],
-        roots: list[bytes | None],
-        folds: dict[int, bytes],
-        claims: Sequence[Claim],
-        *,
-        ended_early: bool,
-    ) -> None:
-        size = self._report.size
-        by_bundle = source.resource_of_entries == "bundle"
+                damage = Damage(resource=f"entries {begin} to {size - 1}", problem=problem)
+                self._report.found("entries", damage, count=size - begin)
+                break
         above = _HashesAbove(source, size)
-        bad_entries = bad_tiles = 0
-        for suspect in suspects:
-            trusted = above.of(suspect.index)
-            if suspect.width < TILE_WIDTH:
-                trusted = _stated_edge(suspect, roots, size, claims)
-            entries, tile, chosen = _settle(suspect, trusted)
-            roots[suspect.index] = chosen.root if chosen is not None else trusted
-            folds |= chosen.folds if chosen is not None else {}
-            if suspect.agrees:
+        verdicts = [compare(suspect, above.of(suspect.index)) for suspect in suspects]
+        for verdict in verdicts:
+            roots[verdict.suspect.index] = verdict.root
+        tree = Pyramid(roots, size)
+        judge(verdicts, tree, folds, [(claim.size, claim.root) for claim in claims])
+        self._name_suspects(verdicts, by_bundle=source.resource_of_entries == "bundle")
+        self._report.passed("entries", tree.end - sum(len(verdict.bad_entries) for verdict in verdicts))
+        self._report.passed("tiles", len(roots) - sum(verdict.tile_is_bad for verdict in verdicts))
+        if tree.end == size:
+            self._check_upper_tiles(source, tree)
+            self._report.root = tree.root(size, folds)
+        self._check_claims(claims, tree, folds)
+
+    def _name_suspects(self, verdicts: Sequence[Verdict], *, by_bundle: bool) -> None:
+        for verdict in verdicts:
+            suspect = verdict.suspect
+            if suspect.entries_problem and not suspect.unreadable:
                 bundle = format_tile_path(Bundle(index=suspect.index, width=suspect.width))
                 self._report.found("strays", Damage(resource=bundle, problem=suspect.entries_problem))
-            if entries:
-                bad_entries += len(entries)
-                self._name_entries(suspect, entries, by_bundle=by_bundle)
-            if tile:
-                bad_tiles += 1
+            self._name_entries(verdict, by_bundle=by_bundle)
+            if verdict.tile_is_bad:
                 path = format_tile_path(Tile(level=0, index=suspect.index, width=suspect.width))
                 self._report.found("tiles", Damage(resource=path, problem=suspect.tile_problem))
-        self._report.passed("entries", min(size, len(roots) * TILE_WIDTH) - bad_entries)
-        self._report.passed("tiles", len(roots) - bad_tiles)
-        if not ended_early:
-            tree = Pyramid(roots, size)
-            self._check_upper_tiles(source, tree)
-            self._check_claims(claims, tree, folds)
 
-    def _name_entries(self, suspect: Suspect, positions: Sequence[int], *, by_bundle: bool) -> None:
+    def _name_entries(self, verdict: Verdict, *, by_bundle: bool) -> None:
+        suspect = verdict.suspect
         base = suspect.index * TILE_WIDTH
-        for first, last in _runs(positions):
+        for first, last, problem in _runs([(position, verdict.entry_problem(position)) for position in verdict.bad_entries]):
             name = f"entry {base + first}" if first == last else f"entries {base + first} to {base + last}"
-            unreadable = first in suspect.unreadable
-            problem = suspect.entries_problem if unreadable else "is not what the tree says it is"
             if by_bundle:
                 problem = f"{name}: {problem}"
                 name = format_tile_path(Bundle(index=suspect.index, width=suspect.width))
             self._report.found("entries", Damage(resource=name, problem=problem), count=last - first + 1)
 
-    def _check_upper_tiles(self, source: TreeSource, tree: "Pyramid") -> None:
+    def _check_upper_tiles(self, source: TreeSource, tree: Pyramid) -> None:
         tiles = list(_upper_tiles(self._report.size))
         for tile, data in zip(tiles, source.tiles(tiles), strict=True):
             path = format_tile_path(tile)
@@ -258,11 +246,14 @@ class Checker:
             else:
                 self._report.passed("tiles")
 
-    def _check_claims(self, claims: Sequence[Claim], tree: "Pyramid", folds: dict[int, bytes]) -> None:
-        size = self._report.size
-        self._report.root = tree.root(size, folds)
+    def _check_claims(self, claims: Sequence[Claim], tree: Pyramid, folds: Mapping[int, bytes]) -> None:
+        size, origin = self._report.size, self._report.origin
         for claim in claims:
             kind = "checkpoints" if claim.resource.startswith("checkpoint") else "tree heads"
+            if claim.origin and origin and claim.origin != origin:
+                problem = f"is of another log, {claim.origin!r}"
+                self._report.found(kind, Damage(resource=claim.resource, problem=problem))
+                continue
             if claim.size > size:
                 problem = f"states {claim.size} entries, of which {size} are here"
                 self._report.found(kind, Damage(resource=claim.resource, problem=problem))
@@ -308,45 +299,11 @@ def _upper_tiles(size: int) -> Iterator[Tile]:
         level += 1
 
 
-def _runs(positions: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Ascending positions as first and last of each run without gaps."""
-    first = last = -2
-    for position in positions:
-        if position != last + 1:
-            if last >= 0:
-                yield first, last
-            first = position
-        last = position
-    if last >= 0:
-        yield first, last
-
-
-def _settle(suspect: Suspect, trusted: bytes | None) -> tuple[tuple[int, ...], bool, Version | None]:
-    """Which positions are bad, whether the tile is, and whose account to go on with."""
-    of_entries, of_tile = suspect.of_entries, suspect.of_tile
-    if suspect.agrees:
-        return (), False, of_entries
-    if of_entries is not None and of_entries.root == trusted:
-        return (), True, of_entries
-    bad_entries = suspect.unreadable + suspect.differing
-    if of_tile is not None and of_tile.root == trusted:
-        return tuple(sorted(bad_entries)), False, of_tile
-    if of_tile is None:  # nothing to compare the entries with but the hash above
-        altered = range(suspect.width) if of_entries is not None and trusted is not None else suspect.unreadable
-        return tuple(altered), True, of_entries
-    return tuple(sorted(bad_entries)), True, of_entries
-
-
-def _stated_edge(suspect: Suspect, roots: Sequence[bytes | None], size: int, claims: Sequence[Claim]) -> bytes | None:
-    """Which account of the last, partial bundle leads to a root that somebody states for the whole tree."""
-    before = [root for root in roots[: suspect.index] if root is not None]
-    if len(before) < suspect.index:
-        return None
-    stated = {claim.root for claim in claims if claim.size == size}
-    for version in (suspect.of_entries, suspect.of_tile):
-        if version is not None and tree_hash([*before, version.root]) in stated:
-            return version.root
-    return None
+def _runs(problems: Iterable[tuple[int, str]]) -> Iterator[tuple[int, int, str]]:
+    """Ascending positions as first and last of each run without gaps that has one problem."""
+    for _, group in groupby(enumerate(problems), key=lambda item: (item[1][0] - item[0], item[1][1])):
+        run = [position for _, position in group]
+        yield run[0][0], run[-1][0], run[0][1]
 
 
 class _HashesAbove:

@@ -10,6 +10,7 @@ copy opens without a word, and signing it would make two histories. What start-u
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -156,10 +157,11 @@ class HeadFile:
         self._newest = head
 
     def close(self) -> None:
-        """Closes the file. May be called again."""
+        """Closes the file. May be called again. An error is of no interest: whatever counts was synced."""
         if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+            descriptor, self._descriptor = self._descriptor, -1
+            with suppress(OSError):
+                os.close(descriptor)
 
 
 def _write_all(descriptor: int, data: bytes, offset: int) -> None:

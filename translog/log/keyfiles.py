@@ -48,7 +48,10 @@ def write_skey(path: Path, skey: SKey) -> None:
 
 def read_log_keys(directory: Path, *, origin: str, types: Collection[KeyType]) -> list[SKey]:
     """The log's keys of those types, all of which must be there. Raises SettingsError."""
-    missing = [name for key_type, name in LOG_KEY_FILES.items() if key_type in types and not (directory / name).exists()]
+    try:
+        missing = [name for key_type, name in LOG_KEY_FILES.items() if key_type in types and not (directory / name).exists()]
+    except OSError as error:
+        raise SettingsError(f"cannot read the keys in {directory}: {error.strerror}") from None
     if missing:
         raise SettingsError(
             f"{' and '.join(missing)} is missing in {directory}",

@@ -10,28 +10,27 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from enum import Enum
+from functools import partial
 from typing import TypeVar
 
 import structlog
 
 from translog.core.merkle import EMPTY_ROOT
 from translog.core.note import Signer
-from translog.core.tile import ENTRY_BYTES_MAX, TileCache
+from translog.core.tile import TileCache
 from translog.errors import (
     CorruptionError,
     FenceError,
     HeldError,
-    MalformedError,
     PushbackError,
     StorageError,
-    TooLargeError,
     TranslogError,
 )
 from translog.log.clock import Clock, ClockGuard
 from translog.log.head import HeadFile
 from translog.log.metrics import LogMetrics
 from translog.log.opening import Opening, open_log
-from translog.log.pool import Pool, Sequenced
+from translog.log.pool import Pool, Sequenced, require_entries
 from translog.log.publisher import Publisher
 from translog.log.reader import Published, Reader
 from translog.log.sequencer import Sequencer
@@ -147,14 +146,14 @@ class LogService:
 
     # --- appending ------------------------------------------------------------------------------------------------------
 
-    async def append(self, entries: Sequence[bytes]) -> Sequenced:
+    async def append(self, entries: Sequence[bytes], *, timeout_ms: int | None = None) -> Sequenced:
         """Commits `entries`, together and in order; durable when it returns.
 
         Raises MalformedError for no entries, TooLargeError for one that fits no bundle, PushbackError (nothing was written),
-        HeldError, or StorageError `outcome-unknown`.
+        HeldError, or StorageError `outcome-unknown`, which it also is when nothing is known within the time.
         """
         try:
-            _require_entries(entries)
+            require_entries(entries)
             self._require_open()
             self.guard.tick()
             submission = self._pool.add(entries)
@@ -162,25 +161,29 @@ class LogService:
             self.metrics.pushbacks.labels(error.code).inc()
             raise
         self.metrics.pool_entries.set(self._pool.entries)
-        with self._awaited():
-            return await submission.done
+        self._begin_waiting()
+        try:
+            return await submission.outcome(timeout_ms=timeout_ms)
+        finally:
+            self._end_waiting()
 
     async def wait_published(self, size: int, *, timeout_ms: int) -> bool:
         """Whether a checkpoint of at least `size` is published, or becomes so within the time."""
-        with self._awaited():
+        self._begin_waiting()
+        try:
             return await self._published_waiters.wait(size, timeout_ms=timeout_ms)
+        finally:
+            self._end_waiting()
 
-    @contextmanager
-    def _awaited(self) -> Iterator[None]:
+    def _begin_waiting(self) -> None:
         """Somebody waits for sequencing or publishing: `stop` gives them time."""
         self._in_flight += 1
         self._idle.clear()
-        try:
-            yield
-        finally:
-            self._in_flight -= 1
-            if not self._in_flight:
-                self._idle.set()
+
+    def _end_waiting(self) -> None:
+        self._in_flight -= 1
+        if not self._in_flight:
+            self._idle.set()
 
     def _require_open(self) -> None:
         if self.mode is Mode.HELD:
@@ -208,11 +211,21 @@ class LogService:
     async def read(self, read: Callable[[Reader], T]) -> T:
         """`read` of the published log, on a reader thread. Raises what it raises, or PushbackError before the first
         checkpoint. A CorruptionError holds the log: it serves on, but signs and takes nothing."""
-        reader = self._reader
-        if reader is None:
+        with self._holding_on_corruption() as reader:
+            return await self._run(self._readers, partial(read, reader))
+
+    def read_at_once(self, read: Callable[[Reader], T]) -> T:
+        """The same here on the event loop's thread, for a `read` that touches one key of the store at most: going to another
+        thread costs more than that."""
+        with self._holding_on_corruption() as reader:
+            return read(reader)
+
+    @contextmanager
+    def _holding_on_corruption(self) -> Iterator[Reader]:
+        if self._reader is None:
             raise PushbackError("nothing is published yet", code="not-open", retry_after_ms=self.settings.retry_after_ms)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._readers, read, reader)
+            yield self._reader
         except CorruptionError as error:
             self._hold(error)
             if self._task is not None:
@@ -353,10 +366,10 @@ class LogService:
                     retry_after_ms=wait_ms,
                 )
             )
-            await self._close_opening()
-            await asyncio.sleep(wait_ms / 1000)
-            wait_ms = min(2 * wait_ms, 30 * self.settings.reopen_wait_ms)
             try:
+                await self._close_opening()
+                await asyncio.sleep(wait_ms / 1000)
+                wait_ms = min(2 * wait_ms, 30 * self.settings.reopen_wait_ms)
                 return await self._begin()
             except Exception as error:  # what nobody foresaw holds the log, above
                 errors = [error]
@@ -398,17 +411,6 @@ class LogService:
 
     async def _run(self, executor: Executor, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(executor, function)
-
-
-def _require_entries(entries: Sequence[bytes]) -> None:
-    if not entries:
-        raise MalformedError("there is no entry to append", code="no-entries")
-    for number, entry in enumerate(entries):
-        if len(entry) > ENTRY_BYTES_MAX:
-            raise TooLargeError(
-                f"entry {number} has {len(entry)} bytes, at most {ENTRY_BYTES_MAX} are possible; nothing was logged",
-                code="entry-too-large",
-            )
 
 
 def _stopping() -> PushbackError:

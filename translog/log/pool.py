@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from translog.errors import PushbackError, TooLargeError, TranslogError
+from translog.core.tile import ENTRY_BYTES_MAX
+from translog.errors import MalformedError, PushbackError, StorageError, TooLargeError, TranslogError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,38 @@ class Submission:
         """Settles the future with an error, unless whoever waited has gone."""
         if not self.done.done():
             self.done.set_exception(error)
+
+    async def outcome(self, *, timeout_ms: int | None) -> Sequenced:
+        """What became of it. Raises what it was failed with, or StorageError when the time is over: it may be committed all
+        the same."""
+        if timeout_ms is None:
+            return await self.done
+        timer = asyncio.get_running_loop().call_later(timeout_ms / 1000, self._expire, timeout_ms)
+        try:
+            return await self.done
+        finally:
+            timer.cancel()
+
+    def _expire(self, timeout_ms: int) -> None:
+        self.fail(
+            StorageError(
+                f"not committed within {timeout_ms} ms, and whether it will be is not known",
+                hint="look for these entries before sending them again, or they may be logged twice",
+                code="outcome-unknown",
+            )
+        )
+
+
+def require_entries(entries: Sequence[bytes]) -> None:
+    """Raises MalformedError for no entries, TooLargeError for one that fits no bundle."""
+    if not entries:
+        raise MalformedError("there is no entry to append", code="no-entries")
+    for number, entry in enumerate(entries):
+        if len(entry) > ENTRY_BYTES_MAX:
+            raise TooLargeError(
+                f"entry {number} has {len(entry)} bytes, at most {ENTRY_BYTES_MAX} are possible; nothing was logged",
+                code="entry-too-large",
+            )
 
 
 class Pool:

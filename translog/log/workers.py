@@ -1,32 +1,56 @@
 """The processes that check a log, and the work they are given: each opens the source for itself, only results come back.
 
 Rules: with one process the work is done here; results come in the order of the work; at most two pieces of work a process are
-under way, so that memory does not grow with the log.
+under way, so that memory does not grow with the log; a process that has lost its parent ends.
 """
 
+import atexit
 import multiprocessing
+import os
+import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from typing import TypeVar
 
 from translog.core.policy import Policy
-from translog.errors import StorageError
+from translog.errors import StorageError, TranslogError
 from translog.log.recompute import Span, SpanResult, check_notes, check_span
 from translog.storage.source import TreeSource
 from translog.storage.store import StoredCheckpoint
 
-_source: TreeSource
-"""In a worker process: its own view of the source."""
+_opened: TreeSource | TranslogError
+"""In a worker process: its own view of the source, or why there is none."""
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def _begin(open_source: Callable[[], TreeSource]) -> None:
-    global _source
-    _source = open_source()
+    global _opened
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        _opened = open_source()
+    except TranslogError as error:
+        _opened = error
+    else:
+        atexit.register(_opened.close)
+
+
+def _end_with_parent() -> None:
+    """A pool's processes wait for work for ever where their parent was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _check_span(span: Span) -> SpanResult:
-    return check_span(_source, span)
+    if isinstance(_opened, TranslogError):
+        raise _opened
+    return check_span(_opened, span)
 
 
 class Workers:
@@ -47,27 +71,28 @@ class Workers:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def check_spans(self, spans: Iterator[Span]) -> Iterator[SpanResult]:
-        """The results, in order."""
+    def check_spans(self, spans: Iterable[Span]) -> Iterator[SpanResult]:
+        """The results, in order. Raises what `check_span` raises, StorageError if a process died."""
         if self._pool is None:
-            for span in spans:
-                yield check_span(self._source, span)
-            return
-        waiting: deque[Future[SpanResult]] = deque()
+            return (check_span(self._source, span) for span in spans)
+        return self._in_order(self._pool, _check_span, spans)
+
+    def check_notes(self, policy: Policy, groups: Sequence[Sequence[StoredCheckpoint]]) -> Iterator[list[str]]:
+        """For each checkpoint of each group why the policy does not accept it, empty where it does. Raises StorageError if a
+        process died."""
+        notes = ([checkpoint.note for checkpoint in group] for group in groups)
+        if self._pool is None:
+            return (check_notes(policy, group) for group in notes)
+        return self._in_order(self._pool, partial(check_notes, policy), notes)
+
+    def _in_order(self, pool: Executor, function: Callable[[T], R], work: Iterable[T]) -> Iterator[R]:
+        waiting: deque[Future[R]] = deque()
         try:
-            for span in spans:
-                waiting.append(self._pool.submit(_check_span, span))
+            for item in work:
+                waiting.append(pool.submit(function, item))
                 if len(waiting) == self._window:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         except BrokenProcessPool:
             raise StorageError("a process that checks has died", hint="is there enough memory? try --processes 1") from None
-
-    def check_notes(self, policy: Policy, groups: Sequence[Sequence[StoredCheckpoint]]) -> Iterator[list[str]]:
-        """For each checkpoint of each group why the policy refuses it, empty where it does not."""
-        notes = [[checkpoint.note for checkpoint in group] for group in groups]
-        if self._pool is None:
-            return (check_notes(policy, group) for group in notes)
-        futures = [self._pool.submit(check_notes, policy, group) for group in notes]
-        return (future.result() for future in futures)

@@ -7,6 +7,7 @@ handler sees an unauthenticated credential; what a handler did not foresee is a 
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from functools import lru_cache
 from http import HTTPStatus
 
 import structlog
@@ -104,6 +105,10 @@ def _middleware(api: Api, listener: str, identify: _Identify) -> Middleware:
         registry=api.service.metrics.registry,
     )
 
+    @lru_cache(maxsize=1_024)  # finding these by their labels costs as much as everything else here
+    def metrics_of(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+        return requests.labels(method, route, status), seconds.labels(route)
+
     @web.middleware
     async def middleware(request: web.Request, handler: _Next) -> web.StreamResponse:
         begin = time.perf_counter()
@@ -112,8 +117,9 @@ def _middleware(api: Api, listener: str, identify: _Identify) -> Middleware:
         resource = request.match_info.route.resource
         route = resource.canonical if resource is not None else "none"
         method = request.method if request.method in _METHODS else "other"
-        requests.labels(method, route, response.status).inc()
-        seconds.labels(route).observe(time.perf_counter() - begin)
+        count, duration = metrics_of(method, route, response.status)
+        count.inc()
+        duration.observe(time.perf_counter() - begin)
         if api.settings.access_log or response.status == HTTPStatus.INTERNAL_SERVER_ERROR:
             _logger.info("request", method=method, path=request.path[:200], status=response.status, peer=request.remote)
         return response

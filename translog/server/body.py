@@ -13,6 +13,7 @@ from typing import Protocol
 from aiohttp import web
 
 from translog.errors import MalformedError, PushbackError, TooLargeError, UnsupportedMediaError
+from translog.server.listener import hold_body
 from translog.server.settings import ServerSettings
 
 if sys.version_info >= (3, 14):
@@ -51,13 +52,14 @@ async def read_body(request: web.Request, settings: ServerSettings) -> bytes:
     declared = request.content_length
     if declared is not None and declared > settings.body_bytes_max:
         raise _too_large(settings.body_bytes_max)
-    body = bytearray()
     try:
-        async with asyncio.timeout(settings.body_timeout_ms / 1000):
-            async for chunk in request.content.iter_any():
-                body += chunk
-                if len(body) > settings.body_bytes_max:
-                    raise _too_large(settings.body_bytes_max)
+        if request.content.is_eof():  # a small body came with the headers: nothing to wait for
+            body = request.content.read_nowait()
+            if len(body) > settings.body_bytes_max:
+                raise _too_large(settings.body_bytes_max)
+            hold_body(request, len(body))
+        else:
+            body = await _receive(request, settings)
     except TimeoutError:
         raise PushbackError(
             f"the body did not arrive within {settings.body_timeout_ms} ms; nothing was written",
@@ -68,8 +70,21 @@ async def read_body(request: web.Request, settings: ServerSettings) -> bytes:
     except web.RequestPayloadError:
         raise MalformedError("the body ended before its declared length", code="body-cut-short") from None
     if encoding == "identity":
-        return bytes(body)
-    return await asyncio.to_thread(decompress, bytes(body), encoding, size_max=settings.decoded_bytes_max)
+        return body
+    decoded = await asyncio.to_thread(decompress, body, encoding, size_max=settings.decoded_bytes_max)
+    hold_body(request, len(decoded))
+    return decoded
+
+
+async def _receive(request: web.Request, settings: ServerSettings) -> bytes:
+    body = bytearray()
+    async with asyncio.timeout(settings.body_timeout_ms / 1000):
+        async for chunk in request.content.iter_any():
+            hold_body(request, len(chunk))
+            body += chunk
+            if len(body) > settings.body_bytes_max:
+                raise _too_large(settings.body_bytes_max)
+    return bytes(body)
 
 
 def decompress(data: bytes, encoding: str, *, size_max: int) -> bytes:

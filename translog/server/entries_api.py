@@ -5,7 +5,6 @@ queued; the answer says `published` (200, in a checkpoint) or, past the deadline
 receipt will be). A write of unknown outcome says so (503 outcome-unknown) and is never retried here.
 """
 
-import asyncio
 from enum import StrEnum
 
 from aiohttp import web
@@ -13,13 +12,12 @@ from pydantic import BaseModel, Field
 
 from translog.core.tile import decode_bundle
 from translog.core.wire import encode_base64
-from translog.errors import MalformedError, NotFoundError, StorageError, TooLargeError, TranslogError, UnsupportedMediaError
+from translog.errors import MalformedError, NotFoundError, TooLargeError, TranslogError, UnsupportedMediaError
 from translog.identity.principal import Permission, require
 from translog.log.pool import Sequenced
 from translog.log.reader import Reader
 from translog.server.api import JSON, NDJSON, NO_STORE, OCTETS, PLAIN_TEXT, PRINCIPAL, Api, Route, parse_query
 from translog.server.body import read_body
-from translog.server.problem import OUTCOME_UNKNOWN
 from translog.storage.store import Profile
 
 
@@ -74,7 +72,7 @@ async def post_add(api: Api, request: web.Request) -> web.Response:
     _require_appender(api, request)
     query = parse_query(AckQuery, request)
     entry = await read_body(request, api.settings)
-    sequenced = await _append(api, [entry])
+    sequenced = await api.service.append([entry], timeout_ms=api.settings.commit_deadline_ms)
     published = await _published(api, sequenced, query.ack)
     location = _receipt_url(api, sequenced.first)
     headers = {"Content-Type": PLAIN_TEXT, "Cache-Control": NO_STORE, "Location": location}
@@ -91,7 +89,7 @@ async def post_entries(api: Api, request: web.Request) -> web.Response:
             "this content type is not an entry batch", hint=f"send {' or '.join(_SPLITTERS)}", code="unsupported-type"
         )
     entries = split(await read_body(request, api.settings), api.settings.entries_per_request_max)
-    sequenced = await _append(api, entries)
+    sequenced = await api.service.append(entries, timeout_ms=api.settings.commit_deadline_ms)
     published = await _published(api, sequenced, query.ack)
     body = b""
     if published:
@@ -146,18 +144,6 @@ def _too_many(entries_max: int) -> TooLargeError:
 
 
 _SPLITTERS = {NDJSON: split_lines, OCTETS: split_bundle}
-
-
-async def _append(api: Api, entries: list[bytes]) -> Sequenced:
-    try:
-        async with asyncio.timeout(api.settings.commit_deadline_ms / 1000):
-            return await api.service.append(entries)
-    except TimeoutError:
-        raise StorageError(
-            f"not committed within {api.settings.commit_deadline_ms} ms, and whether it will be is not known",
-            hint="look for these entries before sending them again, or they may be logged twice",
-            code=OUTCOME_UNKNOWN,
-        ) from None
 
 
 async def _published(api: Api, sequenced: Sequenced, ack: Ack) -> bool:

@@ -14,26 +14,56 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from translog.errors import SettingsError
-from translog.server.problem import BAD_HTTP, COMMON_HEADERS, CONTENT_TYPE, NO_STORE, TOO_MANY_CONNECTIONS, problem_body
+from translog.errors import PushbackError, SettingsError
+from translog.server.budget import Budget, Share
+from translog.server.problem import (
+    BAD_HTTP,
+    COMMON_HEADERS,
+    CONTENT_TYPE,
+    NO_STORE,
+    TOO_MANY_CONNECTIONS,
+    problem,
+    problem_body,
+)
 from translog.server.settings import ServerSettings
 
 _logger = structlog.get_logger()
 
 _SWEEP_S = 1.0
+_SMALL_BYTES = 16 * 1024
+"""An answer up to this size is not worth counting: connections are bounded in number."""
+_SLOW_S = 10.0
+"""Who takes longer over a large answer loses it when others wait for room."""
+_LINGER_S = 1.0
+_LINGERING_MAX = 32
+"""Refused connections that are kept for a moment, at most; they need file descriptors too (bootstrap.py leaves room)."""
 _ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%a-z]+)\]|(?P<host>[^\[\]:\s]+)):(?P<port>[0-9]{1,5})", re.ASCII)
 
 
 class _Connection(web.RequestHandler):
     """aiohttp's connection, with its own errors (what it cannot parse as HTTP) as problem+json."""
 
-    __slots__ = ("on_lost",)
+    __slots__ = ("answer", "body", "on_lost")
 
     on_lost: Callable[["_Connection"], None]
+    body: Share
+    answer: Share
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        self.body.give_back()
+        self.answer.give_back()
         self.on_lost(self)
         super().connection_lost(exc)
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Sends the answer, and gives back what it takes as soon as almost all of it is in the kernel's hands."""
+        self.body.give_back()
+        try:
+            return await super().finish_response(request, resp, start_time)
+        finally:
+            self.answer.give_back()
 
     def handle_error(
         self,
@@ -56,7 +86,11 @@ class _Connection(web.RequestHandler):
 
 
 class _Refusal(asyncio.Protocol):
-    """What a connection above the limit gets."""
+    """What a connection above the limit gets. What it sends is read for a moment and thrown away: closing a socket with unread
+    bytes resets it, and the reset can overtake the answer that nothing was written."""
+
+    def __init__(self, lingering: set["_Refusal"]) -> None:
+        self._lingering = lingering
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         body = problem_body(503, TOO_MANY_CONNECTIONS, "this log has all the connections it takes", "try again later")
@@ -65,9 +99,19 @@ class _Refusal(asyncio.Protocol):
             "Retry-After: 5\r\nCache-Control: no-store\r\nConnection: close\r\n"
         )
         head += "".join(f"{name}: {value}\r\n" for name, value in COMMON_HEADERS.items()) + "\r\n"
-        if isinstance(transport, asyncio.Transport):
-            transport.write(head.encode() + body)
-        transport.close()
+        if not isinstance(transport, asyncio.Transport):
+            transport.close()
+            return
+        transport.write(head.encode() + body)
+        if len(self._lingering) >= _LINGERING_MAX or not transport.can_write_eof():
+            transport.close()
+            return
+        transport.write_eof()
+        self._lingering.add(self)
+        asyncio.get_running_loop().call_later(_LINGER_S, transport.abort)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._lingering.discard(self)
 
 
 class _RefusedHandshake(ssl.SSLObject):
@@ -100,6 +144,9 @@ class Listener:
         self._tls = None if tls is None else self._bounded(tls)
         self._handshake_s = None if tls is None else settings.tls.handshake_timeout_ms / 1000
         self._open: set[_Connection] = set()
+        self._lingering: set[_Refusal] = set()
+        self._bodies = Budget(settings.bodies_bytes_max)
+        self._answers = Budget(settings.answers_bytes_max)
         self._idle_since: dict[asyncio.Protocol, float] = {}
         app.middlewares.insert(0, self._watch)
         self._runner = web.AppRunner(
@@ -168,9 +215,11 @@ class Listener:
         def factory() -> asyncio.Protocol:
             self._full = len(self._open) >= settings.connections_max
             if self._full:
-                return _Refusal()
+                return _Refusal(self._lingering)
             connection = _Connection(server, **options)
             connection.on_lost = self._lost
+            connection.body = Share(self._bodies)
+            connection.answer = Share(self._answers)
             self._open.add(connection)
             self._idle_since[connection] = loop.time()
             return connection
@@ -186,10 +235,25 @@ class Listener:
         self._idle_since.pop(request.protocol, None)
         try:
             response: web.StreamResponse = await handler(request)
-            return response
+            return self._affordable(request, response)
         finally:
             if request.protocol in self._open:
                 self._idle_since[request.protocol] = asyncio.get_running_loop().time()
+
+    def _affordable(self, request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+        """The answer; or, if it is large and others hold all that may be held, 503, and an end to those who take long."""
+        body = response.body if isinstance(response, web.Response) else None
+        if not isinstance(body, bytes) or len(body) <= _SMALL_BYTES or not isinstance(request.protocol, _Connection):
+            return response
+        now = asyncio.get_running_loop().time()
+        try:
+            request.protocol.answer.take(len(body), now=now)
+        except PushbackError as error:
+            for connection in list(self._open):
+                if connection.answer.held_s(now) > _SLOW_S:
+                    self._drop(connection)
+            return problem(error)
+        return response
 
     async def _sweep(self) -> None:
         while True:
@@ -212,6 +276,12 @@ class Listener:
             self._lost(connection)
         else:
             connection.transport.abort()
+
+
+def hold_body(request: web.BaseRequest, count: int) -> None:
+    """Counts bytes of a body that are held until it is answered. Raises PushbackError if they are too many for all together."""
+    if isinstance(request.protocol, _Connection):
+        request.protocol.body.take(count)
 
 
 def parse_address(address: str) -> tuple[str, int]:

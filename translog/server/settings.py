@@ -73,6 +73,12 @@ class ServerSettings(BaseModel):
     entries_per_request_max: Annotated[int, Field(ge=1)] = Field(10_000, description="Entries in one append, at most.")
     entries_per_read_max: Annotated[int, Field(ge=1)] = Field(1_000, description="Entries in one `/v1/entries` answer.")
     read_bytes_max: Bytes = Field(4 * 1024 * 1024, description="Bytes of entries after which an answer ends early.")
+    bodies_bytes_max: Bytes = Field(
+        256 * 1024 * 1024, description="Bytes of request bodies held for all connections together; above it 503."
+    )
+    answers_bytes_max: Bytes = Field(
+        256 * 1024 * 1024, description="Bytes of large answers held for all connections together; above it 503."
+    )
     request_line_bytes_max: Bytes = Field(8_190, description="Longest request line: path and query.")
     header_bytes_max: Bytes = Field(8_190, description="Longest single header.")
     headers_max: Annotated[int, Field(ge=8)] = Field(64, description="Headers in a request, at most.")

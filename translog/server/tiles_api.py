@@ -32,7 +32,7 @@ async def get_tile(api: Api, request: web.Request) -> web.Response:
     tile = parse_tile_path(f"tile/{request.match_info['tile']}")
     if isinstance(tile, Bundle):
         return await _bundle(api, request, tile)
-    data = await api.service.read(lambda reader: reader.tile(tile))
+    data = api.service.read_at_once(lambda reader: reader.tile(tile))
     return web.Response(body=data, headers={"Content-Type": OCTETS, "Cache-Control": IMMUTABLE})
 
 

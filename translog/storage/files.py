@@ -13,6 +13,15 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_directory(path: Path) -> None:
+    """Makes a directory, and those above it that are missing, durably. Raises OSError."""
+    if path.is_dir():
+        return
+    make_directory(path.parent)
+    path.mkdir(exist_ok=True)
+    sync_directory(path.parent)
+
+
 def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Puts `data` in the place of what was there, durable when it returns. Raises OSError."""
     made = path.with_name(f"{path.name}.new")

@@ -8,9 +8,11 @@ Rules: full tiles and bundles are written once; whatever is named by backup.json
 backup.json is read as the tree of its checkpoint. Any web server can show a backup to any tlog-tiles client.
 """
 
+import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from translog.core.note import NOTE_BYTES_MAX, parse_note
 from translog.core.tile import ENTRY_BYTES_MAX, TILE_WIDTH, Bundle, Tile, format_tile_path
 from translog.core.wire import HASH_BYTES, SIZE_MAX, decode_base64, encode_base64
 from translog.errors import CorruptionError, MalformedError, SettingsError, StorageError
-from translog.storage.files import write_file
+from translog.storage.files import make_directory, sync_directory, write_file
 from translog.storage.source import BundleRead, Contents, Damage, cut_tile, decode_kept, encode_kept, read_bundle
 from translog.storage.store import LogMeta, Profile, StoredCheckpoint, TreeState
 
@@ -71,7 +73,7 @@ def decode_backup(data: bytes) -> Backup:
         backup = Backup(
             meta=LogMeta(
                 format_version=_number(document["format"]),
-                origin=document["origin"],
+                origin=_text(document["origin"]),
                 profile=Profile(document["profile"]),
                 minimum_index=_number(document["minimum_index"]),
             ),
@@ -82,17 +84,41 @@ def decode_backup(data: bytes) -> Backup:
             ),
             latest=None if note is None else StoredCheckpoint(size=_number(document["checkpoint_size"]), note=note.encode()),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise MalformedError(f"{_BACKUP} is damaged") from None
-    if encode_backup(backup) != data:
-        raise MalformedError(f"{_BACKUP} is damaged")
+        well_formed = encode_backup(backup) == data
+    except (MalformedError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        well_formed = False
+    if not well_formed:
+        raise MalformedError(f"{_BACKUP} is damaged", hint="without it, the folder is read as the tree of its checkpoint")
     return backup
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
 
 
 def _number(value: Any) -> int:
     if type(value) is not int or not 0 <= value <= SIZE_MAX:
         raise TypeError
     return value
+
+
+def _kept_max(backup: Backup) -> int:
+    """The size of the largest kept checkpoint that counts: a larger one is of a backup that was interrupted."""
+    return -1 if backup.latest is None else backup.latest.size
+
+
+def require_backup_folder(path: Path) -> None:
+    """Raises SettingsError unless a backup may be written there: a new folder, an empty one, or one with a backup in it, whole
+    or interrupted."""
+    if path.exists() and not path.is_dir():
+        raise SettingsError(f"{path} is no folder", hint="name a new folder, or one that holds a backup already")
+    if not path.is_dir() or (path / _BACKUP).exists():
+        return
+    # The first backup writes the checkpoint last, so one without backup.json is another program's.
+    if {child.name for child in path.iterdir()} - {"tile", _KEPT, f"{_BACKUP}.new", "lost+found"}:
+        raise SettingsError(f"{path} holds other things than a backup", hint="name a new folder")
 
 
 class Folder:
@@ -109,13 +135,14 @@ class Folder:
     def read_backup(self) -> Backup | None:
         """What backup.json says, None where there is none. Raises SettingsError, MalformedError, StorageError."""
         data = self._read(_BACKUP, bytes_max=_JSON_BYTES_MAX)
-        return None if data is None else decode_backup(data)
+        self._backup = None if data is None else decode_backup(data)
+        return self._backup
 
     def contents(self) -> Contents:
         """Raises SettingsError if neither backup.json nor a checkpoint is there."""
         damages = []
         try:
-            self._backup = self.read_backup()
+            self.read_backup()
         except MalformedError as error:
             damages.append(Damage(resource=_BACKUP, problem=error.detail))
         if self._backup is not None:
@@ -130,7 +157,7 @@ class Folder:
         return Contents(meta=None, state=None, latest=latest, damages=damages)
 
     def checkpoints(self, *, size_min: int = 0) -> Iterator[StoredCheckpoint | Damage]:
-        size_max = SIZE_MAX if self._backup is None else self._backup.state.size
+        size_max = SIZE_MAX if self._backup is None else _kept_max(self._backup)
         try:
             with (self.path / _KEPT).open("rb") as file:
                 for number, line in enumerate(file, start=1):
@@ -165,39 +192,79 @@ class Folder:
 
     # --- writing --------------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Makes the folder, which goes again if it stays empty, and keeps other writers out. Raises SettingsError if there is
+        one, StorageError."""
+        made = not self.path.exists()
+        try:
+            make_directory(self.path)
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise StorageError(f"cannot write {self.path}: {error.strerror}") from error
+        try:
+            self._lock(descriptor)
+            yield
+        finally:
+            os.close(descriptor)
+            if made:
+                with suppress(OSError):
+                    self.path.rmdir()
+
+    def _lock(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SettingsError(
+                f"another backup is being written to {self.path}", hint="wait for its end", code="directory-in-use"
+            ) from None
+
     def write_tile(self, tile: Tile | Bundle, data: bytes) -> None:
         """Durably. Raises StorageError."""
         self._write(format_tile_path(tile), data)
 
-    def drop_tile(self, tile: Tile | Bundle) -> None:
-        """Deletes a partial tile that a wider one has taken the place of. Raises StorageError."""
-        path = self.path / format_tile_path(tile)
+    def cut_from(self, wide: Tile | Bundle, tile: Tile | Bundle) -> None:
+        """Writes a partial tile that is the beginning of one that is there. Raises CorruptionError, StorageError."""
+        data = self._read_tile(wide, bytes_max=_BUNDLE_BYTES_MAX)
+        if isinstance(data, Damage):
+            raise CorruptionError(f"the backup is damaged: {data.resource} {data.problem}", hint="start a new one")
+        self.write_tile(tile, cut_tile(tile, data))
+
+    def drop_partials(self, full: Tile | Bundle, *, kept: Collection[int]) -> None:
+        """Deletes the partial versions of a tile, other widths than `kept`, and what was half written of them. Raises
+        StorageError."""
+        directory = self.path / f"{format_tile_path(full)}.p"
+        names = {str(width) for width in kept}
         try:
-            path.unlink(missing_ok=True)
-            path.parent.rmdir()
+            for file in list(directory.iterdir()):
+                if file.name not in names:
+                    file.unlink()
+            if not names:
+                directory.rmdir()
         except FileNotFoundError:
             return
         except OSError as error:
-            if not any(path.parent.iterdir()):
-                raise StorageError(f"cannot delete {path}: {error.strerror}") from error
+            raise StorageError(f"cannot delete files of {directory}: {error.strerror}") from error
 
     def add_checkpoints(self, kept: Sequence[StoredCheckpoint]) -> None:
         """Appends kept checkpoints, larger ones than are there, durably. Raises StorageError."""
         lines = b"".join(encode_kept(item) for item in kept)
         path = self.path / _KEPT
         try:
+            new = not path.exists()
             with path.open("ab") as file:
-                end = self._end_of_kept()
-                file.truncate(end)
+                file.truncate(self._end_of_kept())
                 file.write(lines)
                 file.flush()
                 os.fsync(file.fileno())
+            if new:
+                sync_directory(self.path)
         except OSError as error:
-            raise StorageError(f"cannot write {path}: {error.strerror}") from error
+            raise StorageError(f"cannot write {path}: {error.strerror}", hint="is the disk full?") from error
 
     def _end_of_kept(self) -> int:
         """Where the lines end that count."""
-        size_max = -1 if self._backup is None else self._backup.state.size
+        size_max = -1 if self._backup is None else _kept_max(self._backup)
         end = 0
         with (self.path / _KEPT).open("rb") as file:
             for line in file:
@@ -216,7 +283,7 @@ class Folder:
     def _write(self, name: str, data: bytes) -> None:
         path = self.path / name
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_directory(path.parent)
             write_file(path, data)
         except OSError as error:
             raise StorageError(f"cannot write {path}: {error.strerror}", hint="is the disk full?") from error

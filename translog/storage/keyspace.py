@@ -88,7 +88,7 @@ def decode_meta(value: bytes) -> LogMeta:
             older = type(version) is int and 0 < version < FORMAT_VERSION
             raise SettingsError(
                 f"the store has format version {version}, this program knows {FORMAT_VERSION}",
-                hint="make a backup, then run `translog upgrade DIR`"
+                hint="keep a copy of DIR, then run `translog upgrade DIR`"
                 if older
                 else "use the version of translog that wrote it, or a newer one",
                 code="store-version",
@@ -109,10 +109,11 @@ def decode_meta(value: bytes) -> LogMeta:
 def meta_version(value: bytes) -> int:
     """The format version in a value of any version. Raises CorruptionError."""
     try:
-        version = json.loads(value)["format"]
+        version: int = json.loads(value)["format"]
+        well_formed = type(version) is int and version >= 1 and with_meta_version(value, version) == value
     except (ValueError, KeyError, TypeError, RecursionError):
-        version = None
-    if type(version) is not int or version < 1:
+        well_formed = False
+    if not well_formed:
         raise CorruptionError("the store's description of the log (key `meta`) is damaged")
     return version
 

@@ -9,6 +9,7 @@ itself was deleted. flock, not fcntl: closing one descriptor of the file must no
 import fcntl
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -64,7 +65,8 @@ class DirectoryLock:
 
     def _unlock(self) -> None:
         if self._released and not self._users and self._descriptor >= 0:
-            os.close(self._descriptor)
+            with suppress(OSError):  # the lock goes with the descriptor all the same
+                os.close(self._descriptor)
             self._descriptor = -1
             _held.discard(self._identity)
 

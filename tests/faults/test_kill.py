@@ -1,0 +1,412 @@
+"""`translog serve` killed with SIGKILL at random moments under load, again and again on one directory.
+
+By hand, for a long run: TRANSLOG_KILL_ROUNDS=1000 pytest tests/faults/test_kill.py -k killed -s. The moments are drawn from
+TRANSLOG_SEED, which is printed; what the machine does until then is not in the seed's power, so it may take several turns.
+
+Rules: half of the rounds run the program as it is, half with a write buffer of 64 kB, so that LevelDB writes and merges tables
+under load as well. Most starts find the directory as the kill left it; after some rounds the stopped store is read, and after
+fewer verified in full. A killed process leaves the page cache whole: what a power cut takes is another suite's business.
+"""
+
+import asyncio
+import os
+import re
+import sys
+import time
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from random import Random
+from signal import SIGKILL, SIGTERM
+from typing import Any
+
+import aiohttp
+import pytest
+from log.check_log import Tree
+from log.harness import World
+
+from faults.observer import Batch, Observer, Violation, log_policies, verify_directory
+from translog.bootstrap import create_log
+from translog.core.checkpoint import Checkpoint, format_checkpoint
+from translog.core.cosignature import KeySigner
+from translog.core.keys import KeyType, SKey
+from translog.core.note import sign_note
+from translog.core.proof import Receipt, format_receipt, parse_receipt
+from translog.core.wire import decode_base64
+from translog.storage.leveldb import LevelDBStore
+from translog.storage.lock import DirectoryLock
+from translog.storage.store import Profile, TreeState
+
+ROUNDS = int(os.environ.get("TRANSLOG_KILL_ROUNDS", "14"))
+ORIGIN = "log.example/killed"
+TESTS = Path(__file__).resolve().parent.parent
+PROGRAM = ("-m", "translog", "serve")
+SMALL_BUFFER = ("-m", "faults.driver", "serve", "65536")
+MOMENTS = ("start-up", "after a time", "acknowledgement", "checkpoint", "stop")
+WRITERS = 8
+REQUESTS_MAX = 25
+"""By one writer in one round: bounds how large the log grows."""
+PATIENCE_S = 30
+
+
+def environment() -> dict[str, str]:
+    """This process's, without what would be a setting of the log."""
+    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith("TRANSLOG_")}
+    return {**kept, "PYTHONPATH": os.pathsep.join((str(TESTS), kept.get("PYTHONPATH", "")))}
+
+
+class Round:
+    """One life of the program, from its start to the kill, and those who use it meanwhile."""
+
+    def __init__(self, observer: Observer, random: Random, number: int, unknown: list[Batch]) -> None:
+        self.observer = observer
+        self.unknown = unknown
+        self.number = number
+        self.seeds = [random.getrandbits(64) for _ in range(WRITERS + 1)]
+        self.moment = MOMENTS[number] if number < len(MOMENTS) else random.choice(MOMENTS)
+        self.program = random.choice([PROGRAM, SMALL_BUFFER])
+        self.wait_s = random.uniform(0, 0.08 if self.moment == "start-up" else 0.3)
+        self.stopping_s = random.uniform(0, 0.05)
+        self.countdown = random.randrange(1, 60 if self.moment == "acknowledgement" else 20)
+        self.url = ""
+        self.now = asyncio.Event()
+        self.served = asyncio.Event()
+
+    def __str__(self) -> str:
+        return f"round {self.number}: {self.moment}, {self.wait_s:.3f} s, countdown {self.countdown}, {' '.join(self.program)}"
+
+    def happened(self, what: str) -> None:
+        """Counts down to the moment of the kill."""
+        if what == self.moment:
+            self.countdown -= 1
+            if self.countdown <= 0:
+                self.now.set()
+
+    async def run(self, directory: Path) -> None:
+        """Starts the program, uses it, kills it."""
+        arguments = (*self.program, str(directory), "--listen", "127.0.0.1:0", "--admin-listen", "")
+        process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stderr=PIPE, env=environment())
+        try:
+            async with asyncio.TaskGroup() as group:
+                users = group.create_task(self._use())
+                said = group.create_task(self._listen(process))
+                try:
+                    await self._kill(process, directory / "log")
+                finally:
+                    users.cancel()
+                    said.cancel()
+        finally:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+    async def _kill(self, process: Process, store: Path) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            if self.moment == "start-up":
+                await asyncio.to_thread(_wait_for_change, store / "LOG")
+            else:
+                await self.served.wait()
+            if self.moment in ("acknowledgement", "checkpoint"):
+                await self.now.wait()
+            else:
+                await asyncio.sleep(self.wait_s)  # the random moment
+            if self.moment == "stop":
+                process.send_signal(SIGTERM)
+                await asyncio.sleep(self.stopping_s)
+            with suppress(ProcessLookupError):
+                process.send_signal(SIGKILL)
+            code = await process.wait()
+            assert code == -SIGKILL or (code == 0 and self.moment == "stop"), f"ended by itself: {code}"
+
+    async def _listen(self, process: Process) -> None:
+        """Reads what the program says, so that it can go on, and learns where it is served."""
+        assert process.stderr is not None
+        async for line in process.stderr:
+            if found := re.match(rb"serving \S+ on (http://\S+)", line):
+                self.url = found[1].decode()
+                self.served.set()
+            assert not re.search(rb"READ-ONLY|Traceback|critical", line), line
+
+    async def _use(self) -> None:
+        await self.served.wait()
+        timeout = aiohttp.ClientTimeout(total=PATIENCE_S)
+        async with aiohttp.ClientSession(self.url, timeout=timeout) as session, asyncio.TaskGroup() as group:
+            group.create_task(self._poll(session))
+            group.create_task(self._collect(session, Random(self.seeds[-1])))
+            for writer in range(WRITERS):
+                group.create_task(self._write(session, writer, Random(self.seeds[writer])))
+
+    async def _poll(self, session: aiohttp.ClientSession) -> None:
+        last = -1
+        while True:
+            floor = self.observer.floor
+            with suppress(aiohttp.ClientError):
+                async with session.get("/checkpoint") as answer:
+                    assert answer.status == 200, answer.status
+                    size = self.observer.see_checkpoint(await answer.read(), floor=floor)
+                if size != last:
+                    self.happened("checkpoint")
+                last = size
+            await asyncio.sleep(0)
+
+    async def _collect(self, session: aiohttp.ClientSession, random: Random) -> None:
+        """Fetches receipts of entries that were acknowledged at any time."""
+        while True:
+            indexes = self.observer.recent(50) if random.random() < 0.5 else self.observer.recent(5_000)
+            if indexes:
+                index = random.choice(indexes)
+                expected = (200,) if index < self.observer.floor else (200, 404)  # what is only durable has none yet
+                with suppress(aiohttp.ClientError):
+                    async with session.get(f"/v1/receipts/{index}") as answer:
+                        assert answer.status in expected, answer.status
+                        if answer.status == 200:
+                            self.observer.see_receipt(await answer.read(), index=index)
+            await asyncio.sleep(0.01)
+
+    async def _write(self, session: aiohttp.ClientSession, writer: int, random: Random) -> None:
+        for request in range(REQUESTS_MAX):
+            if self.unknown and random.random() < 0.05:
+                batch = self.unknown.pop(random.randrange(len(self.unknown)))
+            else:
+                count = random.choice([1, 1, 1, 1, 2, 5])
+                batch = tuple(b"%d.%d.%d.%d" % (self.number, writer, request, n) for n in range(count))
+            self.observer.send(batch)
+            try:
+                await self._append(session, batch, random)
+            except (aiohttp.ClientError, asyncio.CancelledError) as error:
+                self.unknown.append(batch)
+                if isinstance(error, asyncio.CancelledError):
+                    raise
+        await asyncio.Event().wait()
+
+    async def _append(self, session: aiohttp.ClientSession, batch: Batch, random: Random) -> None:
+        ack = random.choice(["durable", "published"])
+        receipts = random.choice(["none", "index", "full"])
+        if len(batch) == 1 and random.random() < 0.7:
+            target, body, headers = f"/add?ack={ack}", batch[0], {}
+        else:
+            target, body = f"/v1/entries?ack={ack}&receipts={receipts}", b"\n".join(batch)
+            headers = {"Content-Type": "application/x-ndjson"}
+        async with session.post(target, data=body, headers=headers) as answer:
+            if answer.status == 503:
+                if (await answer.json(content_type=None))["code"] == "outcome-unknown":
+                    self.unknown.append(batch)
+                else:
+                    self.observer.refuse(batch)
+                return
+            assert answer.status in (200, 202), await answer.text()
+            said: Any = await answer.json(content_type=None)
+        first = said if isinstance(said, int) else said["first"]
+        self.observer.acknowledge(batch, first=first, published=answer.status == 200)
+        self.happened("acknowledgement")
+        if not isinstance(said, int) and said["checkpoint"] is not None:
+            self._see_results(said)
+
+    def _see_results(self, said: dict[str, Any]) -> None:
+        note = said["checkpoint"].encode()
+        self.observer.see_checkpoint(note)
+        for result in said["results"]:
+            if result["proof"] is not None:
+                proof = tuple(map(decode_base64, result["proof"]))
+                receipt = Receipt(index=result["index"], proof=proof, checkpoint=note)
+                self.observer.see_receipt(format_receipt(receipt), index=result["index"])
+
+
+def _wait_for_change(file: Path) -> None:
+    """Returns as soon as LevelDB, which writes its LOG as it opens, has begun to."""
+
+    def written() -> int:
+        return file.stat().st_mtime_ns if file.exists() else 0
+
+    before, end = written(), time.monotonic() + PATIENCE_S
+    while written() in (before, 0) and time.monotonic() < end:
+        time.sleep(0.0005)
+
+
+def settle(directory: Path, observer: Observer, *, whole: bool) -> None:
+    """Reads the stopped store, all of it if so, and holds it against what was seen."""
+    with DirectoryLock(directory) as lock:
+        store = LevelDBStore.open(lock)
+        try:
+            state = store.read_state()
+            entries = store.read_entries(start=0 if whole else min(observer.size, state.size), end=state.size)
+        finally:
+            store.close()
+    if whole:
+        observer.settle_all(entries, state)
+    else:
+        observer.settle(entries, state)
+
+
+async def test_a_log_that_is_killed_again_and_again_keeps_every_promise(tmp_path: Path) -> None:
+    seed = int(os.environ.get("TRANSLOG_SEED") or Random().getrandbits(32))
+    print(f"TRANSLOG_SEED={seed} TRANSLOG_KILL_ROUNDS={ROUNDS}")  # noqa: T201
+    random, directory = Random(seed), tmp_path / "log"
+    observer = Observer(log_policies(create_log(directory, origin=ORIGIN, profile=Profile.OPAQUE)), origin=ORIGIN)
+    unknown: list[Batch] = []
+    for number in range(ROUNDS):
+        life = Round(observer, random, number, unknown)
+        print(life)  # noqa: T201
+        await life.run(directory)
+        if random.random() < 0.2:
+            settle(directory, observer, whole=False)
+        if number % 50 == 49:
+            assert verify_directory(directory) >= observer.size
+    settle(directory, observer, whole=True)
+    assert verify_directory(directory) == observer.size
+    print(  # noqa: T201
+        f"{observer.size} entries, {observer.acknowledgements} acknowledgements, {observer.checkpoints} checkpoints, "
+        f"{observer.receipts} receipts, {len(unknown)} outcomes unknown"
+    )
+    assert observer.acknowledgements > 2 * ROUNDS
+    assert observer.checkpoints > ROUNDS
+    assert observer.receipts
+
+
+# --- the observer can go red ----------------------------------------------------------------------------------------------
+
+SIGNERS = [SKey(name=ORIGIN, type=type_, seed=bytes(32)) for type_ in (KeyType.COSIGNATURE_MLDSA44, KeyType.ED25519)]
+ENTRIES = [b"%d" % n for n in range(9)]
+
+
+def make_note(
+    size: int, *, entries: Sequence[bytes] = ENTRIES, signers: Sequence[SKey] = SIGNERS, origin: str = ORIGIN
+) -> bytes:
+    text = format_checkpoint(Checkpoint(origin=origin, size=size, root=Tree(entries).root(0, size)))
+    return sign_note(text, [KeySigner(skey) for skey in signers], time_s=1_700_000_000)
+
+
+def make_state(size: int, entries: Sequence[bytes] = ENTRIES) -> TreeState:
+    return TreeState(size=size, root=Tree(entries).root(0, size), received_at_ms=0)
+
+
+@pytest.fixture
+def observer() -> Observer:
+    """Has sent entries 0, 1, (2, 3), 4, (5, 6, 7), 8; knows 0 and (2, 3) to be committed and 4 to be refused."""
+    observer = Observer(log_policies(skey.vkey for skey in SIGNERS), origin=ORIGIN)
+    for first, end in ((0, 1), (1, 2), (2, 4), (4, 5), (5, 8), (8, 9)):
+        observer.send(tuple(ENTRIES[first:end]))
+    observer.acknowledge((b"0",), first=0, published=True)
+    observer.acknowledge((b"2", b"3"), first=2, published=False)
+    observer.refuse((b"4",))
+    return observer
+
+
+def test_the_observer_takes_what_is_right(observer: Observer) -> None:
+    assert observer.floor == 1
+    assert observer.see_checkpoint(make_note(1), floor=1) == 1
+    assert observer.see_checkpoint(make_note(4), floor=1) == 4
+    proof = (sha256(b"\x001").digest(),)
+    observer.see_receipt(format_receipt(Receipt(index=0, proof=proof, checkpoint=make_note(2))), index=0)
+    observer.settle(ENTRIES[:4], make_state(4))
+    entries = [*ENTRIES[:4], *ENTRIES[5:8]]
+    observer.settle(ENTRIES[5:8], make_state(7, entries))
+    observer.acknowledge((b"5", b"6", b"7"), first=4, published=True)
+    observer.settle_all(entries, make_state(7, entries))
+    assert (observer.floor, observer.size, observer.checkpoints, observer.receipts) == (7, 7, 3, 1)
+
+
+OTHER = [b"0", b"x", *ENTRIES[2:]]
+FOREIGN = [SKey(name=ORIGIN, type=skey.type, seed=bytes([1]) * 32) for skey in SIGNERS]
+Step = Callable[[Observer], object]
+BROKEN: dict[str, tuple[str, *tuple[Step, ...]]] = {
+    "a checkpoint by other keys": ("does not verify", lambda seen: seen.see_checkpoint(make_note(1, signers=FOREIGN))),
+    "a checkpoint without one key": ("does not verify", lambda seen: seen.see_checkpoint(make_note(1, signers=SIGNERS[:1]))),
+    "a checkpoint of two roots": (
+        "different roots",
+        lambda seen: seen.see_checkpoint(make_note(3)),
+        lambda seen: seen.see_checkpoint(make_note(3, entries=OTHER)),
+    ),
+    "a forked checkpoint": (
+        "of size 3 is of another history",
+        lambda seen: seen.see_checkpoint(make_note(3, entries=OTHER)),
+        lambda seen: seen.settle(ENTRIES[:4], make_state(4)),
+    ),
+    "a forked checkpoint afterwards": (
+        "of size 3 is of another history",
+        lambda seen: seen.settle(ENTRIES[:4], make_state(4)),
+        lambda seen: seen.see_checkpoint(make_note(3, entries=OTHER)),
+    ),
+    "a checkpoint beyond the log": (
+        "of size 5 was seen, the log has 4",
+        lambda seen: seen.see_checkpoint(make_note(5)),
+        lambda seen: seen.settle(ENTRIES[:4], make_state(4)),
+    ),
+    "a checkpoint that goes back": (
+        "of size 3, after 4",
+        lambda seen: seen.see_checkpoint(make_note(4), floor=1),
+        lambda seen: seen.see_checkpoint(make_note(3), floor=4),
+    ),
+    "a checkpoint behind what was published": ("of size 0, after 1", lambda seen: seen.see_checkpoint(make_note(0), floor=1)),
+    "one index twice": ("for two entries", lambda seen: seen.acknowledge((b"1",), first=3, published=False)),
+    "a lost entry": ("index 2 is not there", lambda seen: seen.settle(ENTRIES[:2], make_state(2))),
+    "an entry elsewhere": (
+        "index 0 is not there",
+        lambda seen: seen.settle([b"1", b"0", b"2", b"3"], make_state(4, [b"1", b"0", b"2", b"3"])),
+    ),
+    "a late acknowledgement of nothing": (
+        "index 4 is not there",
+        lambda seen: (
+            [seen.settle(ENTRIES[:4], make_state(4)), seen.acknowledge((b"8",), first=4, published=False)]
+            and seen.settle([], make_state(4))
+        ),
+    ),
+    "a refused entry": ("refused 1", lambda seen: seen.settle(ENTRIES[:5], make_state(5))),
+    "an entry twice": (
+        r"at \[1, 4\], sent 1 times",
+        lambda seen: seen.settle([*ENTRIES[:4], b"1"], make_state(5, [*ENTRIES[:4], b"1"])),
+    ),
+    "an entry nobody sent": ("none that was sent", lambda seen: seen.settle([b"0", b"x"], make_state(2, OTHER))),
+    "half a batch": (
+        "a part of a batch",
+        lambda seen: seen.settle([*ENTRIES[:4], b"5", b"6"], make_state(6, [*ENTRIES[:4], b"5", b"6"])),
+    ),
+    "a log that shrank": (
+        "had 4 entries, now it has 2",
+        lambda seen: seen.settle(ENTRIES[:4], make_state(4)),
+        lambda seen: seen.settle([], make_state(2)),
+    ),
+    "a root of something else": ("another history", lambda seen: seen.settle(ENTRIES[:4], make_state(4, OTHER))),
+    "an entry changed later": (
+        "entry 1 was changed",
+        lambda seen: seen.settle(ENTRIES[:4], make_state(4)),
+        lambda seen: seen.settle_all(OTHER[:4], make_state(4)),
+    ),
+    "a receipt for another index": (
+        "does not verify",
+        lambda seen: seen.see_receipt(
+            format_receipt(Receipt(index=1, proof=(sha256(b"\x000").digest(),), checkpoint=make_note(2))), index=0
+        ),
+    ),
+    "a receipt that is none": ("does not verify", lambda seen: seen.see_receipt(b"", index=0)),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_the_observer_finds(observer: Observer, name: str) -> None:
+    message, steps = BROKEN[name][0], BROKEN[name][1:]
+    for step in steps[:-1]:
+        step(observer)
+    with pytest.raises(Violation, match=message):
+        steps[-1](observer)
+
+
+# --- what the rounds above have found -------------------------------------------------------------------------------------
+
+
+async def test_a_receipt_of_a_published_entry_is_there_during_a_publication(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.settings = world.settings.model_copy(update={"keep_checkpoint_interval_ms": 60_000})
+    service = world.service()
+    await service.start()
+    try:
+        first = await service.append([b"0"])
+        assert await service.wait_published(first.size, timeout_ms=10_000)
+        reader = await service.read(lambda reader: reader)  # what a request has that came before the next publication
+        second = await service.append([b"1"])
+        assert await service.wait_published(second.size, timeout_ms=10_000)
+        assert parse_receipt(reader.receipt(index=0)).index == 0
+    finally:
+        await service.stop(drain_ms=1_000)
