@@ -332,7 +332,11 @@ def wrapped(what: str) -> Iterator[None]:
             hint="nothing was changed; restore a backup, or bring the files back, and start again",
         ) from error
     except (plyvel.Error, OSError) as error:
-        raise StorageError(f"{what}: {_message(error)}", hint="check the disk: is it full, or read-only?") from error
+        message = _message(error)
+        hint = "check the disk: is it full, or read-only?"
+        if "/LOCK" in message:
+            hint = "another process has the store open; was DIR/lock deleted? find that process before anything else"
+        raise StorageError(f"{what}: {message}", hint=hint) from error
 
 
 def _message(error: Exception) -> str:
