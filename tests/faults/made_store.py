@@ -175,7 +175,8 @@ def make_store(
     """A log that grew by `commits`, each of which was published and its checkpoint kept; then by `unpublished`, that a crash
     kept from being published.
 
-    `form` is "wal": all in the write-ahead log, as after a crash; or "tables": compacted, and closed.
+    `form` is "wal": all in the write-ahead log, as after a crash; "tables": compacted, and closed; or "mixed": compacted before
+    every commit, so that only the last, which is in the write-ahead log, as after a crash.
     """
     working = directory if form == "tables" else directory.with_name(directory.name + ".running")
     working.mkdir(parents=True)
@@ -189,6 +190,8 @@ def make_store(
     edge = EMPTY_EDGE
     try:
         for number, count in enumerate([*commits, unpublished]):
+            if form == "mixed" and number < len(commits):
+                store._db.compact_range()
             entries = [entry(index) for index in range(edge.size, edge.size + count)]
             if not entries:
                 continue

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from log.harness import META, ORIGIN, HeadFault, RecordingSigner, RecordingStore, World, until, until_published
+from log.harness import META, ORIGIN, Gate, HeadFault, RecordingSigner, RecordingStore, World, until, until_published
 
 from translog.errors import HeldError, PushbackError, StorageError
 from translog.log.head import SLOT_BYTES, HeadFile
@@ -554,3 +554,26 @@ async def test_at_the_start(path: Path, row: Row, place: Place) -> None:
         require_all_closed(machine)
     assert machine.tries == row.opened
     await require_new_service_works(machine, expected)
+
+
+@pytest.mark.parametrize("point", ["before the store is closed", "while the store is closed"])
+async def test_a_stop_in_the_middle_of_a_recovery_leaves_nothing_open(path: Path, point: str) -> None:
+    machine = Machine(path, disk_of(FIRST.size))
+    async with machine.running() as service:
+        machine.faults = [(Step.COMMIT, How.REFUSED)]
+        commit, closed, before = machine.gate("commit"), machine.gate("close store"), Gate()
+        sending = asyncio.create_task(service.append(FIRST.entries))
+        await commit.reached()
+        if point == "before the store is closed":
+            closed.open()
+            service._writer.submit(before.pass_through)  # the writer's thread has something else to do first
+        commit.open()
+        assert await tell(sending, at=0) is Told.UNKNOWN
+        await (before.reached() if point == "before the store is closed" else closed.reached())
+        await until(lambda: service._opening is None)  # the recovery waits for the writer's thread
+        stopping = asyncio.create_task(service.stop(drain_ms=0))
+        await until(lambda: service._task is not None and service._task.cancelling() > 0)
+        for gate in (before, closed):
+            gate.open()
+        await stopping
+    require_all_closed(machine)

@@ -185,7 +185,8 @@ def table_regions(data: bytes) -> list[Region]:
         Region("metaindex", meta_at, meta_at + meta_size + _BLOCK_TRAILER),
         Region("index", index_at, index_at + index_size + _BLOCK_TRAILER),
         Region("footer: where the metaindex is", footer, meta_handle_end),
-        Region("footer: where the index is", meta_handle_end, at),
+        Region("footer: where the index is", meta_handle_end, at - 1),
+        Region("footer: where the index is, last byte", at - 1, at),
         Region("footer: padding", at, len(data) - 8),
         Region("footer: magic number", len(data) - 8, len(data)),
     ]
@@ -228,6 +229,11 @@ def changed(data: bytes, at: int, mask: int) -> bytes:
     return bytes(out)
 
 
+def masks_at(region: Region, at: int) -> tuple[int, ...]:
+    """What to flip: in what LevelDB itself interprets every bit pattern, in data, where only a checksum counts, one each."""
+    return (MASKS[at % len(MASKS)],) if region.name.endswith("data") or region.name == "all of it" else MASKS
+
+
 HARMLESS = {
     # LevelDB's own diary, which nobody reads.
     ("LOG", "all of it"): {Outcome.IDENTICAL},
@@ -235,7 +241,10 @@ HARMLESS = {
     ("ldb", "filter"): {Outcome.IDENTICAL},
     # Says where the filter is. The same.
     ("ldb", "metaindex"): {Outcome.IDENTICAL},
-    ("ldb", "footer: where the metaindex is"): {Outcome.IDENTICAL},
+    # Says where that is. A flip of a top bit makes a number longer, so that the next ones are read wrongly: that is named.
+    ("ldb", "footer: where the metaindex is"): {Outcome.IDENTICAL, Outcome.NAMED},
+    # The top bit makes the number go on into the padding, whose zeros are worth nothing: it is the same number.
+    ("ldb", "footer: where the index is, last byte"): {Outcome.IDENTICAL, Outcome.NAMED},
     # Zeros that fill the footer up to its length.
     ("ldb", "footer: padding"): {Outcome.IDENTICAL},
     # A length that leads beyond the end of the file is a record whose writing was cut off by a crash, for LevelDB and for
@@ -257,12 +266,11 @@ def test_every_byte_of_the_store_is_named_or_shown_to_be_harmless(form: str, hom
         for region in regions_of(path, data):
             tally = found.setdefault((kind_of(path), region.name), Counter())
             for at in range(region.begin, region.end):
-                for mask in MASKS:
+                for mask in masks_at(region, at):
                     path.write_bytes(changed(data, at, mask))
                     tally[judged(made, home, right, crashed)] += 1
         path.write_bytes(data)
-    flips = sum(tally.total() for tally in found.values())
-    assert flips == len(MASKS) * sum(path.stat().st_size for path in made.store.iterdir())
+    assert sum(tally.total() for tally in found.values()) >= sum(path.stat().st_size for path in made.store.iterdir())
     silent = {where: set(tally) for where, tally in found.items() if tally.keys() - {Outcome.NAMED}}
     kinds = {kind_of(path) for path in made.store.iterdir() if path.stat().st_size}
     assert silent == {where: outcomes for where, outcomes in HARMLESS.items() if where[0] in kinds and where in found}
@@ -367,16 +375,23 @@ def test_bytes_behind_the_end_of_a_file_are_named_or_shown_to_be_harmless(form: 
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """Entries of three levels of tables and files: 20,000 of them, in three commits, the last still in the write-ahead log."""
+    """20,000 entries in two tables, beside a small one, and in the write-ahead log."""
+    draw = random.Random(1)
     made = make_store(
-        tmp_path_factory.mktemp("large") / "log", (9_000, 6_000, 5_000), entry=lambda index: b"%d " % index * (1 + index % 9)
+        tmp_path_factory.mktemp("large") / "log",
+        (9_000, 9_000, 2_000),
+        form="mixed",
+        entry=lambda index: b"%d" % index + draw.randbytes(300),
     )
     assert made.size == 20_000
+    assert len(made.table_paths()) == 3
+    assert made.wal().stat().st_size > 100_000
     return made
 
 
 def test_a_sample_of_a_large_store_is_named_or_shown_to_be_harmless(large: Made, home: Path) -> None:
     right = look(large, home)
+    whole = {name: digest for name, (digest, _) in digests(large.directory).items()}
     draw = random.Random(20_000)
     files = [path for path in sorted(large.store.iterdir()) if path.stat().st_size and path.name != "LOG"]
     silent: Counter[tuple[str, str]] = Counter()
@@ -390,26 +405,46 @@ def test_a_sample_of_a_large_store_is_named_or_shown_to_be_harmless(large: Made,
         finally:
             path.write_bytes(data)
         if outcome is not Outcome.NAMED:
+            assert kind_of(path) == "ldb", (path.name, at, mask, outcome)
             region = next(region for region in regions_of(path, data) if region.begin <= at < region.end)
-            assert HARMLESS.get((kind_of(path), region.name)) == {outcome}, (path.name, at, mask, outcome)
+            assert outcome in HARMLESS.get((kind_of(path), region.name), set()), (path.name, at, mask, outcome)
             silent[kind_of(path), region.name] += 1
     assert sum(silent.values()) < 30, silent
+    assert {name: digest for name, (digest, _) in digests(large.directory).items()} == whole
 
 
 def test_one_damaged_block_of_a_large_store_names_entries_and_leaves_the_rest_good(large: Made, home: Path) -> None:
-    table = max(large.store.glob("*.ldb"), key=lambda path: path.stat().st_size)
+    table = large.table_paths()[1]
     data = table.read_bytes()
     try:
-        table.write_bytes(changed(data, len(data) // 3, 1))
+        table.write_bytes(changed(data, len(data) // 2, 1))
         report = fsck(large.directory)
     finally:
         table.write_bytes(data)
     assert report.bad.keys() == {"entries"}
-    assert 0 < report.bad["entries"] < 1_000
+    assert 0 < report.bad["entries"] < 100
     assert report.good["entries"] == 20_000 - report.bad["entries"]
     assert all("cannot be read" in damage.problem for damage in report.damages)
-    assert report.good["checkpoints"] == 5
+    assert report.good["checkpoints"] == 4
     assert report.root is not None
+
+
+def test_a_damaged_block_that_holds_only_what_was_replaced_since_names_no_entry(large: Made, home: Path) -> None:
+    """The first table, of the empty log, spans the keys of every entry; all it had was replaced, but for the log's name."""
+    table = large.table_paths()[0]
+    data = table.read_bytes()
+    try:
+        table.write_bytes(changed(data, 0, 1))
+        report = fsck(large.directory)
+    finally:
+        table.write_bytes(data)
+    assert {damage.resource for damage in report.damages} == {
+        "key 'meta'",
+        "key 'state'",
+        "key 'latest'",
+        "kept checkpoints",
+    }
+    assert report.good["entries"] == 20_000
 
 
 # --- checking changes nothing -------------------------------------------------------------------------------------------
@@ -428,6 +463,14 @@ def _flip_middle(name: str) -> Callable[[Made], None]:
     return damage
 
 
+def _lose(name: str) -> Callable[[Made], None]:
+    def damage(made: Made) -> None:
+        for path in list(made.directory.glob(name)):
+            path.unlink()
+
+    return damage
+
+
 DAMAGE: dict[str, tuple[str, Callable[[Made], None]]] = {
     "whole, in tables": ("tables", _nothing),
     "whole, after a crash": ("wal", _nothing),
@@ -435,9 +478,9 @@ DAMAGE: dict[str, tuple[str, Callable[[Made], None]]] = {
     "the write-ahead log": ("wal", _flip_middle("*.log")),
     "the manifest": ("tables", _flip_middle("MANIFEST-*")),
     "the name of the manifest": ("tables", _flip_middle("CURRENT")),
-    "no write-ahead log": ("tables", lambda made: [path.unlink() for path in made.store.glob("*.log")] and None),
-    "no table": ("tables", lambda made: made.table().unlink()),
-    "no head": ("tables", lambda made: (made.directory / "head").unlink()),
+    "no write-ahead log": ("tables", _lose("log/*.log")),
+    "no table": ("tables", _lose("log/*.ldb")),
+    "no head": ("tables", _lose("head")),
 }
 
 
@@ -450,9 +493,9 @@ def test_no_byte_and_no_time_of_the_log_is_changed(
     monkeypatch.setattr(tempfile, "tempdir", str(home / "work"))
     (home / "work").mkdir()
     before, times = digests(made.directory), {path: path.stat().st_mtime_ns for path in made.directory.rglob("*/")}
-    entries = {path for path in made.directory.rglob("*")}
+    entries = set(made.directory.rglob("*"))
     assert bool(fsck_says(made.directory)) == (damage is not _nothing)
     assert digests(made.directory) == before
     assert {path: path.stat().st_mtime_ns for path in made.directory.rglob("*/")} == times
-    assert {path for path in made.directory.rglob("*")} <= entries | {made.directory / "lock"}
+    assert set(made.directory.rglob("*")) <= entries | {made.directory / "lock"}
     assert not list((home / "work").iterdir()), "work files were left behind"

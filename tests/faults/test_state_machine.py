@@ -64,7 +64,8 @@ class Ground(World):
 
     store_faults: list[tuple[Operation, Fault]]
     faults: tuple[Fault, ...]
-    openings = 0
+    stores: list[LogStore]
+    """All that were opened."""
 
     def beside(self) -> Path:
         """An empty directory."""
@@ -101,11 +102,11 @@ class InMemory(Ground):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.store_faults = self.disk.faults
+        self.store_faults, self.stores = self.disk.faults, []
 
     def open_store(self) -> RecordingStore:
-        self.openings += 1
-        return super().open_store()
+        self.stores.append(store := super().open_store())
+        return store
 
     def copy_store_to(self, twin: "InMemory") -> None:
         disk = self.disk
@@ -148,7 +149,7 @@ class OnLevelDB(Ground):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.path = path
-        self.store_faults = []
+        self.store_faults, self.stores = [], []
         self.lock = DirectoryLock(path)
         LevelDBStore.create(self.lock, META).close()
 
@@ -156,8 +157,8 @@ class OnLevelDB(Ground):
         class Bound(RecordingLevelDB):
             ground = self
 
-        self.openings += 1
-        return Bound.open(self.lock)
+        self.stores.append(store := Bound.open(self.lock))
+        return store
 
     def copy_store_to(self, twin: "OnLevelDB") -> None:
         """Again, until LevelDB moved no file meanwhile: it compacts on a thread of its own."""
@@ -317,12 +318,12 @@ class LogMachine(RuleBasedStateMachine):
 
     async def _send(self, *sent: Batch) -> None:
         await until(lambda: self.running.mode is Mode.OPEN)
-        openings = self.ground.openings
+        openings = len(self.ground.stores)
         answers = await asyncio.gather(*(self.running.append(batch) for batch in sent), return_exceptions=True)
         if any(
             isinstance(answer, StorageError) for answer in answers
         ):  # the log is opened anew; before that, looking is no use
-            await until(lambda: self.ground.openings > openings)
+            await until(lambda: len(self.ground.stores) > openings)
         await self._resolve(sent, answers)
 
     async def _resolve(self, sent: Sequence[Batch], answers: Sequence[Sequenced | BaseException | None]) -> None:
@@ -410,6 +411,9 @@ class LogMachine(RuleBasedStateMachine):
 
     async def _stop_and_start(self, drain_ms: int) -> None:
         await self.running.stop(drain_ms=drain_ms)
+        # Rarely one is left open, and keeps the next process out: the expected failure in test_fault_table.py. To go with it.
+        for store in self.ground.stores:
+            store.close()
         await self._start()
 
     # --- backups --------------------------------------------------------------------------------------------------------

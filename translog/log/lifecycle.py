@@ -367,7 +367,7 @@ class LogService:
                 )
             )
             try:
-                await self._close_opening()
+                await uninterrupted(self._close_opening())  # a stop finds nothing more to close, so this must
                 await asyncio.sleep(wait_ms / 1000)
                 wait_ms = min(2 * wait_ms, 30 * self.settings.reopen_wait_ms)
                 return await self._begin()
@@ -406,8 +406,10 @@ class LogService:
     async def _close_opening(self) -> None:
         opening, self._opening = self._opening, None
         if opening is not None:
-            await self._run(self._writer, opening.store.close)
-            opening.head.close()
+            try:
+                await self._run(self._writer, opening.store.close)
+            finally:
+                opening.head.close()
 
     async def _run(self, executor: Executor, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(executor, function)
