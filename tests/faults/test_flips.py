@@ -105,7 +105,10 @@ def look(made: Made, work: Path) -> dict[str, Any]:
 
 
 def judged(made: Made, work: Path, right: dict[str, Any], crashed: dict[str, Any] | None) -> Outcome:
-    if fsck_says(made.directory):
+    before = digests(made.directory)
+    said = fsck_says(made.directory)
+    assert digests(made.directory) == before, "fsck changed what it checked"
+    if said:
         return Outcome.NAMED
     try:
         found = look(made, work)
@@ -277,6 +280,23 @@ def test_every_byte_of_the_store_is_named_or_shown_to_be_harmless(form: str, hom
     assert {name: digest for name, (digest, _) in digests(made.directory).items()} == {
         name: digest for name, (digest, _) in before.items()
     }
+
+
+def test_a_store_whose_manifest_is_set_back_is_named_and_not_written_to(home: Path) -> None:
+    """The length of a record that leads beyond the end makes LevelDB take an older list of its files for the newest. It then
+    numbers new tables as old ones, and wrote them over the store's own, before the links to those had a name of their own."""
+    made = make_store(home / "log", COMMITS, form="mixed")
+    assert len(made.table_paths()) > 1
+    right = look(made, home)
+    (manifest,) = made.store.glob("MANIFEST-*")
+    data = manifest.read_bytes()
+    for at in range(len(data)):
+        for mask in MASKS:
+            manifest.write_bytes(changed(data, at, mask))
+            assert judged(made, home, right, None) is Outcome.NAMED, at
+    for length in range(len(data)):
+        manifest.write_bytes(data[:length])
+        assert judged(made, home, right, None) is Outcome.NAMED, length
 
 
 def test_the_two_forms_have_every_kind_of_file(home: Path) -> None:

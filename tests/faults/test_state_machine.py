@@ -411,9 +411,6 @@ class LogMachine(RuleBasedStateMachine):
 
     async def _stop_and_start(self, drain_ms: int) -> None:
         await self.running.stop(drain_ms=drain_ms)
-        # Rarely one is left open, and keeps the next process out: the expected failure in test_fault_table.py. To go with it.
-        for store in self.ground.stores:
-            store.close()
         await self._start()
 
     # --- backups --------------------------------------------------------------------------------------------------------

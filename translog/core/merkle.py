@@ -50,8 +50,8 @@ def range_nodes(begin: int, end: int) -> list[Node]:
     nodes = []
     while begin < end:
         level = (end - begin).bit_length() - 1
-        if begin:
-            level = min(level, (begin & -begin).bit_length() - 1)
+        if begin & ((1 << level) - 1):
+            level = (begin & -begin).bit_length() - 1
         nodes.append(Node(level, begin >> level))
         begin += 1 << level
     return nodes
@@ -72,33 +72,29 @@ def root_hash(size: int, reader: HashReader) -> bytes:
     return fold_range(reader.read_hashes(range_nodes(0, size)))
 
 
-class _Step(NamedTuple):
-    """One sibling on the way down from the root to a subtree, and how it joins on the way up.
+_Step = tuple[Literal["inside", "left", "right"], int, int]
+"""One sibling [begin, end) on the way down from the root to a subtree, and how it joins on the way up.
 
-    `inside` siblings are left parts of the subtree itself, so they go into its hash and into the root; `left` and `right`
-    ones only into the root.
-    """
-
-    join: Literal["inside", "left", "right"]
-    begin: int
-    end: int
+`inside` siblings are left parts of the subtree itself, so they go into its hash and into the root; `left` and `right` ones
+only into the root.
+"""
 
 
 def _descend(start: int, end: int, size: int) -> tuple[list[_Step], tuple[int, int] | None]:
     """SUBTREE_PROOF of the subtree [start, end) in the tree of `size`: the siblings from the top down, and the part of the
     subtree that the proof must carry as its first hash, or None where that is the whole subtree, known to the verifier."""
-    steps = []
+    steps: list[_Step] = []
     low, high, whole = 0, size, True
     while (start, end) != (low, high):
         split = low + (1 << ((high - low - 1).bit_length() - 1))
         if end <= split:
-            steps.append(_Step("right", split, high))
+            steps.append(("right", split, high))
             high = split
         elif start >= split:
-            steps.append(_Step("left", low, split))
+            steps.append(("left", low, split))
             low = split
         else:
-            steps.append(_Step("inside", low, split))
+            steps.append(("inside", low, split))
             low = start = split
             whole = False
     return steps, None if whole else (low, high)
@@ -106,7 +102,7 @@ def _descend(start: int, end: int, size: int) -> tuple[list[_Step], tuple[int, i
 
 def _proof_ranges(start: int, end: int, size: int) -> list[tuple[int, int]]:
     steps, first = _descend(start, end, size)
-    return ([first] if first else []) + [(step.begin, step.end) for step in reversed(steps)]
+    return ([first] if first else []) + [(begin, end) for _, begin, end in reversed(steps)]
 
 
 def inclusion_nodes(*, index: int, size: int) -> list[Node]:
@@ -196,12 +192,12 @@ def _verify(
         raise error(f"the proof has {len(proof)} hashes, one for these sizes has {wanted}")
     siblings = iter(proof)
     of_subtree = of_root = next(siblings) if first else subtree
-    for step, sibling in zip(reversed(steps), siblings, strict=True):
-        if step.join == "right":
+    for (join, _, _), sibling in zip(reversed(steps), siblings, strict=True):
+        if join == "right":
             of_root = hash_children(of_root, sibling)
         else:
             of_root = hash_children(sibling, of_root)
-            if step.join == "inside":
+            if join == "inside":
                 of_subtree = hash_children(sibling, of_subtree)
     if of_subtree != subtree or of_root != root:
         raise error("the proof does not lead to the tree's root")

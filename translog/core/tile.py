@@ -2,12 +2,12 @@
 
 Rules: a tile of level L and index N holds the hashes of nodes (8L, 256N) .. (8L, 256N+255); a partial tile is a prefix.
 Bytes become hashes only in `TilePlan.authenticate`: the tiles on the tree's right edge must fold to the root, every other tile
-must hash to the entry for it in its parent. https://c2sp.org/tlog-tiles
+must hash to the entry for it in its parent, or what is used of it to what was kept of it since. https://c2sp.org/tlog-tiles
 """
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -48,6 +48,11 @@ class TileSource(Protocol):
     def read_tiles(self, tiles: Sequence[Tile]) -> list[bytes]:
         """The bytes of each tile, in order. Raises NotFoundError, StorageError or RemoteError."""
 
+
+_GROUP_HEIGHT = 4
+_GROUP_BYTES = HASH_BYTES << _GROUP_HEIGHT
+_SUMMARIES_PER_TILE = 16
+"""Summaries kept for each tile kept: about 0.9 kB each with their keys."""
 
 _PATH = re.compile(
     r"tile/(?P<level>0|[1-9][0-9]?|entries)/(?P<index>(?:x[0-9]{3}/){0,6}[0-9]{3})(?:\.p/(?P<width>[1-9][0-9]{0,2}))?",
@@ -162,15 +167,51 @@ class TileTree:
         """The subtree over hashes [position * 2^row, (position + 1) * 2^row) of the tile."""
         return self._rows[row][position * HASH_BYTES : (position + 1) * HASH_BYTES]
 
+    def summary(self) -> bytes:
+        """The 16 hashes that a full tile can be authenticated by, 16 of its own hashes at a time."""
+        return self._rows[_GROUP_HEIGHT]
+
+
+class TileSummary:
+    """A full tile of which only the summary is at hand: the hashes from row 4 up, and below it those of the groups of 16 that
+    were opened."""
+
+    __slots__ = ("_groups", "_upper")
+
+    def __init__(self, summary: bytes) -> None:
+        self._upper = TileTree(summary)
+        self._groups: dict[int, TileTree] = {}
+
+    def open(self, groups: Iterable[int], data: bytes) -> bool:
+        """Takes those groups from the tile's bytes, unless one of them does not hash to what the summary says."""
+        for number in groups:
+            group = TileTree(data[number * _GROUP_BYTES : (number + 1) * _GROUP_BYTES])
+            if group.hash_at(_GROUP_HEIGHT, 0) != self._upper.hash_at(0, number):
+                return False
+            self._groups[number] = group
+        return True
+
+    def hash_at(self, row: int, position: int) -> bytes:
+        """See TileTree. Raises VerificationError for a group that was not opened."""
+        if row >= _GROUP_HEIGHT:
+            return self._upper.hash_at(row - _GROUP_HEIGHT, position)
+        across = _GROUP_HEIGHT - row
+        group = self._groups.get(position >> across)
+        if group is None:
+            raise VerificationError(f"hash {position} in row {row} of a tile was not authenticated")
+        return group.hash_at(row, position & ((1 << across) - 1))
+
 
 class TileCache:
-    """Tiles already authenticated; the least recently used goes first. Share one only between tree heads of one append-only
-    log known to be consistent with each other. About 17 kB a tile. Safe to share between threads: keys are tuples of integers,
-    so that no step on the table runs Python code in which another thread could get in between."""
+    """Tiles already authenticated; the least recently used goes first, and leaves its summary if it is full. Share one only
+    between tree heads of one append-only log known to be consistent with each other. About 17 kB a tile, and as much again for
+    the summaries. Safe to share between threads: keys are tuples of integers, so that no step on the tables runs Python code in
+    which another thread could get in between."""
 
     def __init__(self, *, tiles_max: int) -> None:
         self._tiles_max = tiles_max
         self._trees: OrderedDict[tuple[int, int, int], TileTree] = OrderedDict()
+        self._summaries: OrderedDict[tuple[int, int], bytes] = OrderedDict()
 
     def get(self, tile: Tile) -> TileTree | None:
         """The hashes of that tile at that width, None if they are not held."""
@@ -181,19 +222,34 @@ class TileCache:
                 self._trees.move_to_end(key)
         return tree
 
+    def get_summary(self, tile: Tile) -> TileSummary | None:
+        """The summary of a full tile that is not held any more, None if that is gone too."""
+        key = (tile.level, tile.index)
+        summary = self._summaries.get(key)
+        if summary is None:
+            return None
+        with suppress(KeyError):
+            self._summaries.move_to_end(key)
+        return TileSummary(summary)
+
     def put(self, tile: Tile, tree: TileTree) -> None:
         """Holds an authenticated tile."""
         self._trees[tile.level, tile.index, tile.width] = tree
         while len(self._trees) > self._tiles_max:
             with suppress(KeyError):
-                self._trees.popitem(last=False)
+                (level, index, width), dropped = self._trees.popitem(last=False)
+                if width == TILE_WIDTH:
+                    self._summaries[level, index] = dropped.summary()
+        while len(self._summaries) > _SUMMARIES_PER_TILE * self._tiles_max:
+            with suppress(KeyError):
+                self._summaries.popitem(last=False)
 
 
 def _home(node: Node) -> tuple[int, int, int, int]:
     """Where a node's hash is: tile level, tile index, row and position inside the tile."""
-    level, row = divmod(node.level, TILE_HEIGHT)
-    index, position = divmod(node.index, TILE_WIDTH >> row)
-    return level, index, row, position
+    row = node.level % TILE_HEIGHT
+    across = TILE_HEIGHT - row
+    return node.level // TILE_HEIGHT, node.index >> across, row, node.index & ((1 << across) - 1)
 
 
 def _require_inside(node: Node, size: int) -> None:
@@ -204,8 +260,8 @@ def _require_inside(node: Node, size: int) -> None:
 class AuthenticatedTiles:
     """A HashReader over tiles that were checked against a tree head. Made by `TilePlan.authenticate` only."""
 
-    def __init__(self, trees: Mapping[tuple[int, int], TileTree], *, size: int) -> None:
-        self._trees = trees
+    def __init__(self, trees: Mapping[tuple[int, int], TileTree | TileSummary], *, size: int) -> None:
+        self.trees = trees
         self._size = size
 
     def read_hashes(self, nodes: Sequence[Node]) -> list[bytes]:
@@ -214,45 +270,65 @@ class AuthenticatedTiles:
         for node in nodes:
             _require_inside(node, self._size)
             level, index, row, position = _home(node)
-            tree = self._trees.get((level, index))
+            tree = self.trees.get((level, index))
             if tree is None:
                 raise VerificationError(f"tile {level}/{index} was not authenticated")
             hashes.append(tree.hash_at(row, position))
         return hashes
 
+    def edge(self) -> "AuthenticatedTiles":
+        """Only the tiles on the right edge, for further plans under the same tree head."""
+        keys = [(tile.level, tile.index) for tile in edge_tiles(self._size)]
+        return AuthenticatedTiles({key: self.trees[key] for key in keys}, size=self._size)
+
 
 class TilePlan:
     """Which tiles to read so that hashes of `nodes` in the tree of `size` can be believed, and the check of what was read.
 
-    `tiles` are the nodes' own tiles, the chain of parents above each up to a tile on the right edge or in `cache`, and the
-    right edge itself. Fetch them however you like, then call `authenticate`. Raises VerificationError for a node outside
-    the tree.
+    `tiles` are the right edge, the nodes' own tiles, and the chain of parents above each up to a tile on that edge or in
+    `cache`; tiles that `cache` has a summary of are read again, and their parents are not. Fetch them however you like, then
+    call `authenticate`. Raises VerificationError for a node outside the tree. `edge` is what the right edge of the very same
+    tree head was found to be before: it is not asked for again.
     """
 
-    def __init__(self, nodes: Sequence[Node], *, size: int, cache: TileCache | None = None) -> None:
-        edge = {(tile.level, tile.index): tile for tile in edge_tiles(size)}
+    def __init__(
+        self,
+        nodes: Sequence[Node],
+        *,
+        size: int,
+        cache: TileCache | None = None,
+        edge: AuthenticatedTiles | None = None,
+    ) -> None:
+        wanted = {(tile.level, tile.index): tile for tile in edge_tiles(size)} if edge is None else {}
         below: dict[tuple[int, int], Tile] = {}
-        trusted: dict[tuple[int, int], TileTree] = {}
+        trusted = {} if edge is None else dict(edge.trees)
+        groups: dict[tuple[int, int], set[int]] = {}
 
         def is_trusted(tile: Tile) -> bool:
-            tree = None if cache is None else cache.get(tile)
+            tree = None if cache is None else cache.get(tile) or cache.get_summary(tile)
             if tree is not None:
                 trusted[tile.level, tile.index] = tree
             return tree is not None
 
         for node in nodes:
             _require_inside(node, size)
-            level, index, _, _ = _home(node)
-            while not ((level, index) in edge or (level, index) in below or (level, index) in trusted):
+            level, index, row, position = _home(node)
+            while not ((level, index) in wanted or (level, index) in below or (level, index) in trusted):
                 if is_trusted(tile := Tile(level=level, index=index)):
                     break
                 below[level, index] = tile
-                level, index = level + 1, index // TILE_WIDTH
+                level, row = level + 1, 0
+                index, position = divmod(index, TILE_WIDTH)
+            if row < _GROUP_HEIGHT and isinstance(trusted.get((level, index)), TileSummary):
+                groups.setdefault((level, index), set()).add(position >> (_GROUP_HEIGHT - row))
         self._below = sorted(below.values(), key=lambda tile: tile.level, reverse=True)  # parents before children
-        self.tiles = [*(tile for tile in edge.values() if not is_trusted(tile)), *self._below]
+        again = [Tile(level=level, index=index) for level, index in groups]
+        self.tiles = [*(tile for tile in wanted.values() if not is_trusted(tile)), *self._below, *again]
+        self._groups = groups
         self._size = size
         self._trusted = trusted
         self._cache = cache
+        self._is_edge_known = edge is not None
 
     def authenticate(self, data: Sequence[bytes], *, root: bytes) -> AuthenticatedTiles:
         """A reader for the planned nodes under the tree head (size, root), given the bytes of `tiles`, in order.
@@ -266,22 +342,32 @@ class TilePlan:
                     f"{format_tile_path(tile)} has {len(tile_data)} bytes, not {tile.width * HASH_BYTES}",
                     code="tile-mismatch",
                 )
-            trees[tile.level, tile.index] = TileTree(tile_data)
+            key = (tile.level, tile.index)
+            summary = trees.get(key)
+            if not isinstance(summary, TileSummary):
+                trees[key] = TileTree(tile_data)
+            elif not summary.open(self._groups[key], tile_data):
+                raise self._mismatch(tile)
         reader = AuthenticatedTiles(trees, size=self._size)
-        if fold_range(reader.read_hashes(range_nodes(0, self._size))) != root:
+        if not self._is_edge_known and fold_range(reader.read_hashes(range_nodes(0, self._size))) != root:
             raise VerificationError(
                 f"the tiles on the right edge do not hash to the root of size {self._size}", code="tile-mismatch"
             )
         for tile in self._below:
             claimed = trees[tile.level + 1, tile.index // TILE_WIDTH].hash_at(0, tile.index % TILE_WIDTH)
             if claimed != trees[tile.level, tile.index].hash_at(TILE_HEIGHT, 0):
-                raise VerificationError(
-                    f"{format_tile_path(tile)} does not match the tree head of size {self._size}", code="tile-mismatch"
-                )
+                raise self._mismatch(tile)
         if self._cache is not None:
             for tile in self.tiles:
-                self._cache.put(tile, trees[tile.level, tile.index])
+                tree = trees[tile.level, tile.index]
+                if isinstance(tree, TileTree):
+                    self._cache.put(tile, tree)
         return reader
+
+    def _mismatch(self, tile: Tile) -> VerificationError:
+        return VerificationError(
+            f"{format_tile_path(tile)} does not match the tree head of size {self._size}", code="tile-mismatch"
+        )
 
 
 class TileReader:
@@ -292,12 +378,16 @@ class TileReader:
         self._size = size
         self._root = root
         self._cache = cache
+        self._edge: AuthenticatedTiles | None = None
 
     def load(self, nodes: Sequence[Node]) -> AuthenticatedTiles:
         """A HashReader for those nodes, so that several proofs cost at most one call of the source."""
-        plan = TilePlan(nodes, size=self._size, cache=self._cache)
+        plan = TilePlan(nodes, size=self._size, cache=self._cache, edge=self._edge)
         data = self._source.read_tiles(plan.tiles) if plan.tiles else []
-        return plan.authenticate(data, root=self._root)
+        tiles = plan.authenticate(data, root=self._root)
+        if self._edge is None:
+            self._edge = tiles.edge()
+        return tiles
 
     def read_hashes(self, nodes: Sequence[Node]) -> list[bytes]:
         """See HashReader. At most one call of the source."""

@@ -11,11 +11,8 @@ from dataclasses import dataclass
 from translog.core.checkpoint import Checkpoint, parse_checkpoint
 from translog.core.merkle import (
     Node,
-    consistency_nodes,
-    inclusion_nodes,
     prove_consistency,
     prove_inclusion,
-    range_nodes,
     root_hash,
     verify_inclusion,
 )
@@ -23,7 +20,6 @@ from translog.core.note import parse_note
 from translog.core.proof import Receipt, format_receipt
 from translog.core.tile import (
     TILE_WIDTH,
-    AuthenticatedTiles,
     Bundle,
     Tile,
     TileCache,
@@ -78,6 +74,14 @@ def _own_data() -> Iterator[None]:
         ) from error
 
 
+class _OwnTiles(TileReader):
+    """A TileReader over the log's own store: a tile that does not verify is damage."""
+
+    def read_hashes(self, nodes: Sequence[Node]) -> list[bytes]:
+        with _own_data():
+            return super().read_hashes(nodes)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inclusion:
     """An inclusion proof and what it is about."""
@@ -89,13 +93,26 @@ class Inclusion:
     proof: list[bytes]
 
 
+class _Leaf:
+    """A HashReader that reads, along with the hashes it is asked for, that of one leaf."""
+
+    def __init__(self, tiles: TileReader, index: int) -> None:
+        self._tiles = tiles
+        self._node = Node(0, index)
+        self.hash = b""
+
+    def read_hashes(self, nodes: Sequence[Node]) -> list[bytes]:
+        self.hash, *hashes = self._tiles.read_hashes([self._node, *nodes])
+        return hashes
+
+
 class Reader:
     """The log as of one published checkpoint."""
 
     def __init__(self, *, store: LogStore, published: Published, cache: TileCache) -> None:
         self.published = published
         self._store = store
-        self._tiles = TileReader(store, size=published.size, root=published.root, cache=cache)
+        self._tiles = _OwnTiles(store, size=published.size, root=published.root, cache=cache)
 
     def tile(self, tile: Tile) -> bytes:
         """The tile's bytes, as stored. Raises NotFoundError unless the published tree has all of it."""
@@ -136,24 +153,17 @@ class Reader:
                 if index >= self.published.size
                 else NotFoundError(f"there is no entry {index} in a tree of size {size}")
             )
-        leaf = Node(0, index)
-        tiles = self._load([leaf, *inclusion_nodes(index=index, size=size), *range_nodes(0, size)])
-        answer = Inclusion(
-            index=index,
-            size=size,
-            root=root_hash(size, tiles),
-            leaf_hash=tiles.read_hashes([leaf])[0],
-            proof=prove_inclusion(index=index, size=size, reader=tiles),
-        )
+        root = self.published.root if size == self.published.size else root_hash(size, self._tiles)
+        leaf = _Leaf(self._tiles, index)
+        proof = prove_inclusion(index=index, size=size, reader=leaf)
         with _own_data():
-            verify_inclusion(leaf_hash=answer.leaf_hash, index=index, size=size, proof=answer.proof, root=answer.root)
-        return answer
+            verify_inclusion(leaf_hash=leaf.hash, index=index, size=size, proof=proof, root=root)
+        return Inclusion(index=index, size=size, root=root, leaf_hash=leaf.hash, proof=proof)
 
     def consistency(self, *, old: int, new: int) -> list[bytes]:
         """The proof between two sizes, 0 < old <= new <= published. Raises NotFoundError, ConsistencyError."""
         self._require_size(new)
-        tiles = self._load(consistency_nodes(old=old, new=new)) if 0 < old < new else AuthenticatedTiles({}, size=0)
-        return prove_consistency(old=old, new=new, reader=tiles)
+        return prove_consistency(old=old, new=new, reader=self._tiles)
 
     def checkpoint(self, *, size: int | None = None) -> bytes:
         """The latest checkpoint, or the kept one of exactly `size`. Raises NotFoundError naming the nearest kept ones."""
@@ -211,10 +221,6 @@ class Reader:
         if proven.root != _parse_stored(stored).root:
             raise CorruptionError(f"the store is damaged: its checkpoint of size {stored.size} is not of its tree")
         return format_receipt(Receipt(index=index, proof=tuple(proven.proof), checkpoint=stored.note))
-
-    def _load(self, nodes: Sequence[Node]) -> AuthenticatedTiles:
-        with _own_data():
-            return self._tiles.load(nodes)
 
     def _require_size(self, size: int) -> None:
         if size > self.published.size:

@@ -7,7 +7,7 @@ handler sees an unauthenticated credential; what a handler did not foresee is a 
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 from http import HTTPStatus
 
 import structlog
@@ -18,7 +18,7 @@ from prometheus_client import Counter, Histogram
 from translog.errors import TranslogError
 from translog.identity.principal import Principal
 from translog.server import entries_api, log_api, ops_api, tiles_api
-from translog.server.api import API, JSON, NO_STORE, PRINCIPAL, Api, Handler, Route
+from translog.server.api import JSON, NO_STORE, PRINCIPAL, Api, Route
 from translog.server.auth import authenticate, require_admin_host
 from translog.server.listener import parse_address
 from translog.server.openapi import openapi_document
@@ -55,6 +55,7 @@ PUBLIC_ROUTES = (
 def public_app(api: Api) -> web.Application:
     """The public interface."""
     app = _app(api, "public", PUBLIC_ROUTES, lambda request: authenticate(request, api.members, api.settings))
+    app[tiles_api.KEPT] = tiles_api.KeptBodies(tiles_api.KEPT_BYTES_MAX)
     app[_DOCUMENT] = json.dumps(openapi_document(PUBLIC_ROUTES, origin=api.service.meta.origin)).encode()
     return app
 
@@ -67,10 +68,9 @@ def admin_app(api: Api) -> web.Application:
 
 def _app(api: Api, listener: str, routes: Iterable[Route], identify: _Identify) -> web.Application:
     app = web.Application(middlewares=[_middleware(api, listener, identify)])
-    app[API] = api
     for route in routes:
         for method in (route.method, "HEAD") if route.method == "GET" else (route.method,):
-            app.router.add_route(method, route.path, _bind(route.handler), expect_handler=_expect)
+            app.router.add_route(method, route.path, partial(route.handler, api), expect_handler=_expect)
     return app
 
 
@@ -82,13 +82,6 @@ async def _expect(request: web.Request) -> web.StreamResponse | None:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
     return None
-
-
-def _bind(handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    async def bound(request: web.Request) -> web.StreamResponse:
-        return await handler(request.app[API], request)
-
-    return bound
 
 
 def _middleware(api: Api, listener: str, identify: _Identify) -> Middleware:

@@ -106,11 +106,7 @@ def comes_from_page(request: web.Request) -> bool:
 def names_this_host(request: web.Request, *, own_name: str = "") -> bool:
     """Whether the Host header is an address, `localhost` or `own_name`. Whoever controls any other name could point it at this
     machine, and have a page of theirs talk to us as its own site (DNS rebinding)."""
-    try:
-        host = urlsplit(f"//{request.headers.get('Host', '')}").hostname or ""
-    except ValueError:
-        return False
-    return bool(host) and (host in ("localhost", own_name.lower()) or _is_address(host))
+    return _names(request.headers.get("Host", ""), own_name)
 
 
 def require_admin_host(request: web.Request, *, own_name: str) -> Principal:
@@ -133,7 +129,15 @@ def _peer_is_loopback(request: web.Request) -> bool:
     return all(isinstance(end, tuple) and is_loopback(str(end[0])) for end in ends)
 
 
-@lru_cache(maxsize=1_024)
+@lru_cache(maxsize=1_024)  # the same few again and again
+def _names(header: str, own_name: str) -> bool:
+    try:
+        host = urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return False
+    return bool(host) and (host in ("localhost", own_name.lower()) or _is_address(host))
+
+
 def _is_address(host: str) -> bool:
     try:
         ipaddress.ip_address(host.partition("%")[0])

@@ -5,10 +5,12 @@ and an error never; bundles are compressed for who can take it; who may fetch en
 """
 
 import gzip
+from collections import OrderedDict
+from collections.abc import Hashable
 
 from aiohttp import web
 
-from translog.core.tile import Bundle, parse_tile_path
+from translog.core.tile import TILE_WIDTH, Bundle, parse_tile_path
 from translog.errors import MalformedError, PushbackError
 from translog.log.reader import Reader
 from translog.server.api import IMMUTABLE, IMMUTABLE_PRIVATE, NO_STORE, OCTETS, PLAIN_TEXT, PRINCIPAL, Api, Route
@@ -17,26 +19,67 @@ from translog.server.settings import PublicRead
 
 _GZIP_LEVEL = 1
 """Most of the gain at a fifth of the cost of level 6."""
+KEPT_BYTES_MAX = 32 * 1024 * 1024
+_KEY_BYTES = 256
+"""What a body costs beside its bytes, about: some are small."""
+
+_CHECKPOINT_HEADERS = {"Content-Type": PLAIN_TEXT, "Cache-Control": NO_STORE}
+_TILE_HEADERS = {"Content-Type": OCTETS, "Cache-Control": IMMUTABLE}
+
+
+class KeptBodies:
+    """Bodies of full tiles and bundles as they were sent, so many bytes of them; the least recently used goes first. Whoever
+    follows the log asks for the same newest ones. Belongs to the event loop's thread."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = self._left = bytes_max
+        self._bodies: OrderedDict[Hashable, bytes] = OrderedDict()
+
+    def get(self, key: Hashable) -> bytes | None:
+        """None for a body that is not held."""
+        body = self._bodies.get(key)
+        if body is not None:
+            self._bodies.move_to_end(key)
+        return body
+
+    def put(self, key: Hashable, body: bytes) -> None:
+        """Holds a body that will never be another one. Too large a one is not held."""
+        if key in self._bodies or len(body) + _KEY_BYTES > self._bytes_max:
+            return
+        self._bodies[key] = body
+        self._left -= len(body) + _KEY_BYTES
+        while self._left < 0:
+            _, dropped = self._bodies.popitem(last=False)
+            self._left += len(dropped) + _KEY_BYTES
+
+
+KEPT = web.AppKey("kept", KeptBodies)
 
 
 async def get_checkpoint(api: Api, request: web.Request) -> web.Response:
     published = api.service.published
     if published is None:
         raise PushbackError("nothing is published yet", code="not-open", retry_after_ms=1_000)
-    return web.Response(body=published.note, headers={"Content-Type": PLAIN_TEXT, "Cache-Control": NO_STORE})
+    return web.Response(body=published.note, headers=_CHECKPOINT_HEADERS)
 
 
 async def get_tile(api: Api, request: web.Request) -> web.Response:
     if "%" in request.raw_path.partition("?")[0]:
         raise MalformedError("a tile path has no escaped characters")
-    tile = parse_tile_path(f"tile/{request.match_info['tile']}")
-    if isinstance(tile, Bundle):
-        return await _bundle(api, request, tile)
-    data = api.service.read_at_once(lambda reader: reader.tile(tile))
-    return web.Response(body=data, headers={"Content-Type": OCTETS, "Cache-Control": IMMUTABLE})
+    path = request.match_info["tile"]
+    kept = request.app[KEPT]
+    data = kept.get(path)
+    if data is None:
+        tile = parse_tile_path(f"tile/{path}")
+        if isinstance(tile, Bundle):
+            return await _bundle(api, request, tile, kept)
+        data = api.service.read_at_once(lambda reader: reader.tile(tile))
+        if tile.width == TILE_WIDTH:
+            kept.put(path, data)
+    return web.Response(body=data, headers=_TILE_HEADERS)
 
 
-async def _bundle(api: Api, request: web.Request, bundle: Bundle) -> web.Response:
+async def _bundle(api: Api, request: web.Request, bundle: Bundle, kept: KeptBodies) -> web.Response:
     require_entry_reader(request[PRINCIPAL], api.settings.public_read)
     compressed = _accepts_gzip(request.headers.get("Accept-Encoding", ""))
 
@@ -44,7 +87,14 @@ async def _bundle(api: Api, request: web.Request, bundle: Bundle) -> web.Respons
         data = reader.bundle(bundle)
         return gzip.compress(data, compresslevel=_GZIP_LEVEL, mtime=0) if compressed else data
 
-    data = await api.service.read(read)
+    # Not under the path: that is for everyone.
+    key = (bundle.index, compressed)
+    full = bundle.width == TILE_WIDTH
+    data = kept.get(key) if full else None
+    if data is None:
+        data = await api.service.read(read)
+        if full:
+            kept.put(key, data)
     public = api.settings.public_read is PublicRead.EVERYONE
     headers = {
         "Content-Type": OCTETS,

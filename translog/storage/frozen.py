@@ -1,10 +1,11 @@
 """A store's files, looked at without changing them: the TreeSource of a log that does not run.
 
 Rules: LevelDB changes what it opens (it replays the write-ahead log, compacts, deletes), so nobody opens the store itself
-here. `freeze` makes a second directory with links to its tables, which are never rewritten, and copies of the few other
-files; LevelDB gets that. Where it finds that damaged, it repairs the second directory, and what is lost shows as missing.
-Everything is read through iterators: after a repair a plain `get` may find an older version of a value. The checks of
-checksums are LevelDB's, all of them switched on.
+here. `freeze` makes a second directory with links to its tables and copies of the few other files; LevelDB gets that. The
+links are named .sst, which LevelDB reads and never writes: a damaged MANIFEST makes it number new tables as old ones, and it
+would write those through the links. Where it finds damage, it repairs the second directory, and what is lost shows as
+missing. Everything is read through iterators: after a repair a plain `get` may find an older version of a value. The checks
+of checksums are LevelDB's, all of them switched on.
 """
 
 import shutil
@@ -56,9 +57,11 @@ def _copy(store: Path, target: Path) -> None:
     with wrapped(f"cannot copy the files of {store}"):
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
-        for file in store.iterdir():
+        for file in sorted(store.iterdir()):  # of two tables of one number LevelDB reads the .ldb
             if file.suffix in _TABLES:
-                (target / file.name).symlink_to(file.resolve())
+                link = target / file.with_suffix(".sst").name
+                if not link.is_symlink():
+                    link.symlink_to(file.resolve())
             elif file.is_file() and file.name not in ("LOCK", "LOG", "LOG.old"):
                 shutil.copyfile(file, target / file.name)
 
@@ -118,11 +121,13 @@ class FrozenStore:
                     yield self._read_past_damage(bundle, *keys)
 
     def _read_past_damage(self, bundle: Bundle, start: bytes, end: bytes) -> BundleRead:
-        rows = Scan(self._db, start, end)
-        found = dict(rows)
         first = bundle.index * TILE_WIDTH
+        rows = Scan(self._db, keyspace.entry_key(first - 1) + b"\x00" if first else start, end)
+        found = dict(rows)
         entries = [found.get(keyspace.entry_key(index)) for index in range(first, first + bundle.width)]
-        return BundleRead(entries, _UNREADABLE if rows.damaged else "is missing" if None in entries else _STRAY)
+        if None in entries:
+            return BundleRead(entries, _UNREADABLE if rows.damaged else "is missing")
+        return BundleRead(entries, "has something beside its entries" if len(found) > len(entries) else "")
 
     def tiles(self, tiles: Sequence[Tile]) -> Iterator[bytes | Damage]:
         with _Rows(self._db) as rows:
@@ -141,7 +146,7 @@ class FrozenStore:
         others = [
             (b"", keyspace.KEPT_CHECKPOINT_START),
             (keyspace.KEPT_CHECKPOINT_END, keyspace.entry_key(0)),
-            (keyspace.entry_key(size), keyspace.tile_key(0, 0)),
+            (keyspace.entry_key(size - 1) + b"\x00" if size else keyspace.entry_key(0), keyspace.tile_key(0, 0)),
             (keyspace.TILE_END, _LAST),
         ]
         for start, end in others:

@@ -6,6 +6,7 @@ reaches LevelDB without holding this. A table of this process's directories catc
 itself was deleted. flock, not fcntl: closing one descriptor of the file must not drop the lock of another.
 """
 
+import errno
 import fcntl
 import os
 import threading
@@ -82,7 +83,7 @@ class DirectoryLock:
 def _lock_file(directory: Path) -> int:
     path = directory / "lock"
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = _open_file(path)
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror}", hint="the log needs to write its directory") from None
     try:
@@ -91,6 +92,16 @@ def _lock_file(directory: Path) -> int:
         os.close(descriptor)
         raise _busy(directory) from None
     return descriptor
+
+
+def _open_file(path: Path) -> int:
+    """On a read-only file system the file that is there: it can be locked all the same, for those who only read the log."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno != errno.EROFS or not path.exists():
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _busy(directory: Path) -> SettingsError:
