@@ -61,4 +61,4 @@ def command(
         click.echo("  its head tells of nothing that is not here: it may sign")
     else:
         click.echo(f"  it will serve and not sign: {restored.held}")
-        click.echo("  when you know that nothing newer was signed: translog resume --nothing-newer-was-signed")
+        click.echo(f"  when you know that nothing newer was signed: translog resume {directory} --nothing-newer-was-signed")

@@ -116,7 +116,7 @@ def outcome_unknown(detail: str, *, status: int | None = None) -> RemoteError:
     return RemoteError(
         f"{detail}; whether the entries were logged is not known",
         status=status,
-        hint="look for them before sending them again",
+        hint="when it answers again, look for them before sending them once more",
         code="outcome-unknown",
     )
 

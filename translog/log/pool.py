@@ -56,7 +56,7 @@ class Submission:
         self.fail(
             StorageError(
                 f"not committed within {timeout_ms} ms, and whether it will be is not known",
-                hint="look for these entries before sending them again, or they may be logged twice",
+                hint="when the log is open again, look for these before sending them once more, or they may be logged twice",
                 code="outcome-unknown",
             )
         )

@@ -102,6 +102,6 @@ class Sequencer:
 def _outcome_unknown() -> StorageError:
     return StorageError(
         "the write failed, and whether these entries were logged is not known",
-        hint="look for them before sending them again, or they may be logged twice",
+        hint="when the log is open again, look for them before sending them once more, or they may be logged twice",
         code="outcome-unknown",
     )

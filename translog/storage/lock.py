@@ -107,6 +107,6 @@ def _open_file(path: Path) -> int:
 def _busy(directory: Path) -> SettingsError:
     return SettingsError(
         f"{directory} is in use by a running log",
-        hint="stop that one first, or ask it over HTTP with --log",
+        hint="stop that one first, or give its URL instead of the directory",
         code="directory-in-use",
     )
