@@ -36,6 +36,7 @@ PAGES = sorted(SPECS.rglob("*.md"))
 EXTERNAL = sorted((SPECS / "external").glob("*.md"))
 STRENGTHS = {"MUST", "MUST NOT", "SHOULD", "SHOULD NOT", "MAY", "OPTIONAL", "RECOMMENDED", "NOT RECOMMENDED", "our own"}
 
+_PIPE = re.compile(r"(?<!\\)\|")
 _REFERENCES = re.compile(r"`[^`]+`(?:, `[^`]+`)*")
 _NAMED = re.compile(r"`([\w/]+/[\w/]+\.py)(?:(?:::|: )([\w:]+))?`")
 _SETTING = re.compile(r"`((?:server|log)(?:\.[a-z_0-9]+)+)(?: = [^`]*)?`")
@@ -51,7 +52,7 @@ def tables(page: Path) -> Iterator[list[list[str]]]:
     rows: list[list[str]] = []
     for line in [*page.read_text("utf-8").split("\n"), ""]:
         if line.startswith("|"):
-            rows.append([cell.strip() for cell in line.removeprefix("|").removesuffix("|").split("|")])
+            rows.append([cell.strip() for cell in _PIPE.split(line.removeprefix("|").removesuffix("|"))])
         elif rows:
             header, rule, *body = rows
             assert all(set(cell) == {"-"} for cell in rule), f"{name_of(page)}: {line}"

@@ -56,7 +56,7 @@ def _verify_all(receipts: Sequence[bytes], entries: Sequence[bytes], policy: Pol
     known: dict[bytes, VerifiedCheckpoint] = {}
     begin = time.perf_counter()
     for data, entry in zip(receipts, entries, strict=True):
-        receipt = parse_receipt(data)
+        receipt = parse_receipt(data, parsed=known)
         checkpoint = known.get(receipt.checkpoint)
         if checkpoint is None:
             checkpoint = known[receipt.checkpoint] = verify_checkpoint(receipt.checkpoint, policy)

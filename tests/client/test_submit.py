@@ -80,7 +80,7 @@ async def unknown_outcome(submitter: Submitter) -> RemoteError:
     with pytest.raises(RemoteError, match="; whether the entries were logged is not known") as caught:
         await submitter.append(NEW, POLICY)
     assert caught.value.code == "outcome-unknown"
-    assert caught.value.hint == "look for them before sending them again"
+    assert caught.value.hint == "when it answers again, look for them before sending them once more"
     return caught.value
 
 

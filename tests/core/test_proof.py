@@ -1,5 +1,7 @@
 """Receipts: exact parsing, and that each proves its own entry and no other."""
 
+from collections.abc import Container
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -198,6 +200,44 @@ def test_every_substring_and_change_of_a_receipt_is_refused_or_formats_back_and_
         assert verified == proven
         assert receipt.extra != original.extra
     assert (differing > 0) == (original.extra is not None)
+
+
+def outcome(data: bytes, *, parsed: Container[bytes]) -> Receipt | str:
+    """What is parsed, or what is said in refusing."""
+    try:
+        return parse_receipt(data, parsed=parsed)
+    except MalformedError as error:
+        return error.detail
+
+
+@pytest.mark.parametrize("good", [ONLY, WITH_EXTRA], ids=["size 1", "with extra"])
+def test_a_checkpoint_known_to_be_well_formed_changes_nothing_in_what_is_parsed_or_refused(good: bytes) -> None:
+    note = parse_receipt(good).checkpoint
+    heads = len(good) - len(note)
+    double = good[:heads] + b"\n" + good[heads:]
+    odd = [good[:at] + b"\n" + good[at:] for at in range(heads + 1)]
+    cut = [good[:at] + good[heads:] for at in range(heads)] + [good[at:] for at in range(heads)]
+    for data in (good, double, note, b"", *odd, *cut, *changes(good)):
+        assert outcome(data, parsed={note}) == outcome(data, parsed=())
+
+
+def test_what_is_no_text_is_told_by_its_place_in_the_receipt() -> None:
+    head = f"{HEADER}\nindex 0\n\n".encode()
+    with pytest.raises(MalformedError, match=f"the receipt is not UTF-8 at byte {len(head) + 1}$"):
+        parse_receipt(head + b"a\xff")
+    with pytest.raises(MalformedError, match="the receipt contains a control character"):
+        parse_receipt(head + b"a\0")
+
+
+def test_a_checkpoint_known_to_be_well_formed_is_not_parsed_again_and_any_other_is() -> None:
+    head = f"{HEADER}\nindex 0\n\n".encode()
+    for note in (b"taken on trust", b"\xff\0", b""):
+        assert parse_receipt(head + note, parsed=[note]).checkpoint == note
+        with pytest.raises(MalformedError):
+            parse_receipt(head + note + b"\n", parsed=[note])
+    for data in (HEADER.encode(), f"{HEADER}\nindex 0".encode(), head[:-1]):
+        with pytest.raises(MalformedError, match="empty line"):
+            parse_receipt(data, parsed=[b""])
 
 
 @given(

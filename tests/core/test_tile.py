@@ -337,6 +337,26 @@ def test_a_cached_edge_does_not_vouch_for_another_root_or_size() -> None:
     assert source.asked == [[Tile(level=0, index=2, width=89)]]
 
 
+def test_a_reader_without_a_cache_holds_the_edge_of_its_tree_head_and_no_more() -> None:
+    source = Tiles()
+    reader = TileReader(source, size=66_000, root=TREE.mth(0, 66_000))
+    for _ in range(2):
+        assert reader.read_hashes([Node(0, 7), Node(0, 65_999)]) == TREE.read_hashes([Node(0, 7), Node(0, 65_999)])
+    below = [Tile(level=1, index=0), Tile(level=0, index=0)]
+    assert source.asked == [[*edge_tiles(66_000), *below], below]
+
+
+def test_an_edge_that_was_refused_is_not_held() -> None:
+    edge = Tile(level=0, index=2, width=88)
+    source = Tiles({edge: TREE.tile(Tile(level=0, index=1, width=88))})
+    reader = TileReader(source, size=600, root=TREE.mth(0, 600))
+    for _ in range(2):
+        with pytest.raises(VerificationError, match="right edge"):
+            reader.read_hashes([Node(0, 0)])
+    source.spoiled.clear()
+    assert reader.read_hashes([Node(0, 599)]) == TREE.read_hashes([Node(0, 599)])
+
+
 def test_the_cache_holds_each_width_of_a_tile_apart() -> None:
     cache = TileCache(tiles_max=10)
     for size in (600, 601):
@@ -457,7 +477,7 @@ def test_the_error_names_the_tile_that_does_not_belong() -> None:
 
 
 def tree_of(n: int) -> TileTree:
-    return TileTree(bytes([n]) * 32)
+    return TileTree(bytes([n]) * 8192)
 
 
 def test_the_cache_drops_the_least_recently_used_tile() -> None:
@@ -492,8 +512,13 @@ def test_the_cache_survives_another_thread_that_drops_the_same_tile() -> None:
 
     cache = TileCache(tiles_max=1)
     cache._trees = Racing()
+    cache._summaries = Racing()
     tree = tree_of(1)
     cache.put(Tile(level=0, index=1), tree)
     assert cache.get(Tile(level=0, index=1)) is tree
     cache.put(Tile(level=0, index=2), tree)
     assert cache.get(Tile(level=0, index=1)) is None
+    cache._summaries.update({(0, index): tree.summary() for index in range(17)})
+    assert cache.get_summary(Tile(level=0, index=1)) is not None
+    cache.put(Tile(level=0, index=3), tree)
+    assert not cache._summaries

@@ -2,7 +2,11 @@
 
 import base64
 import itertools
+import re
 import string
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 import pytest
 from hypothesis import given
@@ -10,6 +14,8 @@ from hypothesis import strategies as st
 
 from translog.core.wire import SIZE_MAX, clip, decode_base64, decode_text, encode_base64, parse_decimal, split_lines
 from translog.errors import MalformedError
+
+T = TypeVar("T")
 
 
 @pytest.mark.parametrize(("text", "value"), [("0", 0), ("7", 7), ("10", 10), ("9223372036854775807", SIZE_MAX)])
@@ -101,6 +107,38 @@ def test_a_changed_base64_is_refused_or_formats_back(good: str) -> None:
             continue
 
 
+def outcome(decode: Callable[[T], object], value: T) -> object:
+    """What it returns, or what it says in refusing."""
+    try:
+        return decode(value)
+    except MalformedError as error:
+        return error.detail
+
+
+def decode_base64_plainly(text: str) -> bytes:
+    """The definition: what validates, and encodes back to the very same text."""
+    try:
+        data = base64.b64decode(text.encode("ascii"), validate=True)
+    except ValueError:
+        raise MalformedError(f"not base64: {clip(text)}") from None
+    if base64.b64encode(data).decode("ascii") != text:
+        raise MalformedError(f"not canonical base64: {clip(text)}")
+    return data
+
+
+HASHES = [base64.b64encode(bytes((at * step) % 256 for at in range(32))).decode() for step in (0, 1, 7, 255)]
+
+
+@pytest.mark.parametrize("good", [*HASHES, "", "YQ==", "YWI=", "YWJj", "+/+/AA=="])
+def test_base64_is_taken_and_refused_as_its_definition_says_after_every_small_change(good: str) -> None:
+    changed = [good[i:j] for i, j in itertools.combinations(range(len(good) + 1), 2)]
+    changed += [good[:at] + chr(value) + good[at + 1 :] for at in range(len(good)) for value in (*range(300), 0xD800, 0x2028)]
+    changed += [good[:at] + chr(value) + good[at:] for at in range(len(good) + 1) for value in range(128)]
+    changed += [good + tail for tail in ("=", "==", "===", "A", "AA==", "\n", "\0")]
+    for text in changed:
+        assert outcome(decode_base64, text) == outcome(decode_base64_plainly, text)
+
+
 @given(st.binary())
 def test_base64_round_trips(data: bytes) -> None:
     assert decode_base64(encode_base64(data), size=len(data)) == data
@@ -128,6 +166,25 @@ def test_text_is_utf8_without_control_characters() -> None:
                 decode_text(data, what="it")
     good = "\x7f\x80\u2014 \U0010ffff"
     assert decode_text(good.encode(), what="it") == good
+
+
+def decode_text_plainly(data: bytes) -> str:
+    """The definition."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise MalformedError(f"it is not UTF-8 at byte {error.start}") from None
+    if re.search(rb"[\x00-\x09\x0b-\x1f]", data):
+        raise MalformedError("it contains a control character other than newline")
+    return text
+
+
+def test_text_is_taken_and_refused_as_its_definition_says_after_every_change_of_one_or_two_bytes() -> None:
+    good = "a\n\n\u2014 \x7f\u0085\U0010ffff\n".encode()
+    changed = [good[:at] + bytes([value]) + good[at + 1 :] for at in range(len(good)) for value in range(256)]
+    changed += [bytes(pair) for pair in itertools.product(range(256), repeat=2)]
+    for data in (good, b"", *changed):
+        assert outcome(partial(decode_text, what="it"), data) == outcome(decode_text_plainly, data)
 
 
 @pytest.mark.parametrize("data", [b"\xff", b"a\x80", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe2\x80"])

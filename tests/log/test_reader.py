@@ -149,6 +149,44 @@ class TestProofs:
             with pytest.raises(CorruptionError):
                 call(open_reader(disk))
 
+    def test_a_proof_reads_the_store_once(self, disk: MemoryDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[Sequence[Tile]] = []
+        read_tiles = MemoryStore.read_tiles
+
+        def noted(store: MemoryStore, tiles: Sequence[Tile]) -> list[bytes]:
+            asked.append(tiles)
+            return read_tiles(store, tiles)
+
+        monkeypatch.setattr(MemoryStore, "read_tiles", noted)
+        reader = open_reader(disk)
+        reader.inclusion(index=5)
+        assert len(asked) == 1
+        reader.inclusion(index=6)
+        assert len(asked) == 1
+        reader.consistency(old=300, new=600)
+        assert asked[1:] == [[Tile(level=0, index=1)]]
+
+    def test_a_tile_that_was_dropped_and_is_damaged_since_is_corruption(self, disk: MemoryDisk) -> None:
+        reader = Reader(store=MemoryStore(disk), published=read_published(checkpoint(PUBLISHED)), cache=TileCache(tiles_max=1))
+        good = disk.tiles[0, 0]
+        for index in (5, 300, 5):
+            assert reader.inclusion(index=index).root == TREE.root(0, PUBLISHED)
+        for at in (32 * 4, 32 * 5, 32 * 15 + 31):
+            disk.tiles[0, 0] = good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :]
+            with pytest.raises(CorruptionError, match="tile/0/000"):
+                reader.inclusion(index=5)
+        disk.tiles[0, 0] = good
+        assert reader.inclusion(index=5).leaf_hash == hash_leaf(ENTRIES[5])
+
+    def test_a_published_root_of_another_tree_is_corruption(self, disk: MemoryDisk) -> None:
+        published = replace(read_published(checkpoint(PUBLISHED)), root=TREE.root(0, 599))
+        reader = Reader(store=MemoryStore(disk), published=published, cache=TileCache(tiles_max=16))
+        for _ in range(2):
+            with pytest.raises(CorruptionError):
+                reader.inclusion(index=5)
+            with pytest.raises(CorruptionError):
+                reader.consistency(old=5, new=600)
+
     def test_lost_tiles_are_corruption(self, disk: MemoryDisk) -> None:
         del disk.tiles[0, 0]
         with pytest.raises(CorruptionError):

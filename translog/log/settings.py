@@ -52,7 +52,8 @@ class LogSettings(BaseModel):
         60_000, description="At least one checkpoint is kept for good per interval in which any was published; 0 keeps all."
     )
     tile_cache_tiles: Annotated[int, Field(ge=16)] = Field(
-        2_048, description="Authenticated tiles kept in memory for proofs, about 17 kB each."
+        2_048,
+        description="Authenticated tiles kept in memory for proofs, 17 kB each, and 15 kB for what is kept of older ones.",
     )
     reader_threads: Annotated[int, Field(ge=1, le=64)] = Field(
         4, description="Threads that read the store for proofs, entries and receipts."
