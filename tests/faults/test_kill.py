@@ -113,10 +113,10 @@ class Round:
             else:
                 await asyncio.sleep(self.wait_s)  # the random moment
             if self.moment == "stop":
-                process.send_signal(SIGTERM)
+                os.kill(process.pid, SIGTERM)
                 await asyncio.sleep(self.stopping_s)
             with suppress(ProcessLookupError):
-                process.send_signal(SIGKILL)
+                os.kill(process.pid, SIGKILL)  # `send_signal` would reap one that has just ended, and its code be lost
             code = await process.wait()
             assert code == -SIGKILL or (code == 0 and self.moment == "stop"), f"ended by itself: {code}"
 
