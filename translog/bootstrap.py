@@ -1,4 +1,4 @@
-"""The composition root: the only module that knows every adapter. Wiring, no logic.
+"""The composition root of a log that runs: wiring, no logic. maintenance.py is that of what is done to one that does not.
 
 `create_log` makes a log's directory, all of it or nothing; `LogServer` opens one and serves it.
 """

@@ -21,13 +21,14 @@ from translog.core.keys import VKey
 from translog.core.merkle import root_hash
 from translog.core.policy import Policy, parse_policy, verify_checkpoint
 from translog.core.tile import TileReader
-from translog.errors import HeldError, MalformedError, SettingsError, TranslogError, VerificationError
+from translog.errors import HeldError, MalformedError, SettingsError, StorageError, TranslogError, VerificationError
 from translog.log.backup import Copied, back_up, fill_store
 from translog.log.directory import new_directory
 from translog.log.fsck import Checker, Claim, Report
-from translog.log.head import SLOT_BYTES, HeadFile, decode_slot
+from translog.log.head import SLOT_BYTES, Head, HeadFile, decode_slot
 from translog.log.keyfiles import LOG_KEY_FILES, read_skey
 from translog.log.opening import require_may_sign
+from translog.storage.files import write_file
 from translog.storage.folder import Folder, require_backup_folder
 from translog.storage.frozen import FrozenStore, freeze
 from translog.storage.keyspace import FORMAT_VERSION
@@ -35,9 +36,12 @@ from translog.storage.leveldb import LevelDBStore
 from translog.storage.lock import DirectoryLock
 from translog.storage.migrations import upgrade_store
 from translog.storage.source import Damage, TreeSource
-from translog.storage.store import LogMeta
+from translog.storage.store import LogMeta, StoredCheckpoint
 
 _logger = structlog.get_logger()
+
+_REMOTE_PROCESSES_MAX = 2
+"""Each has up to 16 requests under way; a log has other readers too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +52,7 @@ class Located:
     claims: Sequence[Claim] = ()
     damages: Sequence[Damage] = ()
     vkeys: Sequence[VKey] = ()
+    remarks: Sequence[str] = ()
 
 
 def is_url(location: str) -> bool:
@@ -67,42 +72,61 @@ def located(location: str, *, token: str | None = None) -> Iterator[Located]:
     if not (directory / "log").is_dir():
         yield Located(open_source=partial(Folder, directory))
         return
-    with DirectoryLock(directory), tempfile.TemporaryDirectory(prefix="translog-", ignore_cleanup_errors=True) as workplace:
+    with DirectoryLock(directory), _workplace() as workplace:
         frozen = Path(workplace, "log")
         damages = freeze(directory / "log", frozen)
-        claims = list(_read_head(directory / "head", damages))
+        heads = _read_head(directory / "head", damages)
+        claims = [Claim(resource=name, size=head.size, root=head.root, origin=head.origin) for name, head in heads]
+        hold = bool(heads) and max((head for _, head in heads), key=lambda head: head.counter).hold
+        vkeys = _own_vkeys(directory / "keys", damages)
         yield Located(
-            open_source=partial(FrozenStore, frozen), claims=claims, damages=damages, vkeys=_own_vkeys(directory / "keys")
+            open_source=partial(FrozenStore, frozen),
+            claims=claims,
+            damages=damages,
+            vkeys=vkeys,
+            remarks=["DIR/head says hold: the log would serve, and not sign"] if hold else [],
         )
 
 
-def _read_head(path: Path, damages: list[Damage]) -> Iterator[Claim]:
-    """What the slots of DIR/head state; what is wrong with them is added to `damages`."""
+@contextmanager
+def _workplace() -> Iterator[str]:
+    """A directory for the time being. Raises StorageError."""
+    try:
+        temporary = tempfile.TemporaryDirectory(prefix="translog-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise StorageError(f"cannot make a temporary directory: {error.strerror}", hint="TMPDIR names another place") from error
+    with temporary as path:
+        yield path
+
+
+def _read_head(path: Path, damages: list[Damage]) -> list[tuple[str, Head]]:
+    """What the slots of DIR/head say, by name; what is wrong with them is added to `damages`."""
+    heads: list[tuple[str, Head]] = []
     try:
         data = path.read_bytes()
     except OSError as error:
         damages.append(Damage(resource="DIR/head", problem=f"cannot be read: {error.strerror}"))
-        return
+        return heads
     for number in range(2):
         name = f"DIR/head, slot {number}"
         try:
-            head = decode_slot(data[number * SLOT_BYTES : (number + 1) * SLOT_BYTES])
+            heads.append((name, decode_slot(data[number * SLOT_BYTES : (number + 1) * SLOT_BYTES])))
         except MalformedError:
             damages.append(Damage(resource=name, problem="is damaged"))
-        else:
-            yield Claim(resource=name, size=head.size, root=head.root, origin=head.origin)
     if len(data) > 2 * SLOT_BYTES:
         damages.append(Damage(resource="DIR/head", problem=f"has {len(data)} bytes, not {2 * SLOT_BYTES}"))
+    return heads
 
 
-def _own_vkeys(directory: Path) -> list[VKey]:
-    """The public halves of the keys that can be read."""
+def _own_vkeys(directory: Path, damages: list[Damage]) -> list[VKey]:
+    """The public halves of the keys that are there; what is wrong with one is added to `damages`."""
     vkeys = []
     for name in LOG_KEY_FILES.values():
         try:
-            vkeys.append(read_skey(directory / name).vkey)
-        except TranslogError:
-            continue
+            if (directory / name).exists():
+                vkeys.append(read_skey(directory / name).vkey)
+        except (OSError, TranslogError) as error:
+            damages.append(Damage(resource=f"DIR/keys/{name}", problem=f"cannot be used: {error}"))
     return vkeys
 
 
@@ -119,14 +143,17 @@ def check_log(
     Raises TranslogError only if there is nothing to check, or a log over HTTP stops answering.
     """
     with located(location, token=token) as log:
-        return Checker(
+        cores = len(os.sched_getaffinity(0))
+        report = Checker(
             log.open_source,
             policy=policy or _own_policy(log),
             claims=log.claims,
             damages=log.damages,
-            processes=processes or len(os.sched_getaffinity(0)),
+            processes=processes or (min(cores, _REMOTE_PROCESSES_MAX) if is_url(location) else cores),
             progress=progress,
         ).run()
+        report.remarks += log.remarks
+        return report
 
 
 def backup_log(
@@ -142,7 +169,8 @@ def backup_log(
     damaged and not needed for that is told to `tell`."""
     require_backup_folder(folder)
     with located(location, token=token) as log, _opened(log, tell) as source:
-        return back_up(source, Folder(folder), policy=policy or _own_policy(log), progress=progress)
+        policy = policy or _own_policy(log)
+        return back_up(source, Folder(folder), policy=policy, progress=progress, claims=log.claims, tell=tell)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,12 +205,15 @@ def restore_log(
     ):
         if keys is not None:
             _copy_keys(keys, building / "keys")
-        vkeys = _own_vkeys(building / "keys")
+        damages: list[Damage] = []
+        vkeys = _own_vkeys(building / "keys", damages)
+        for damage in damages:
+            raise SettingsError(f"{damage.resource} {damage.problem}", hint="bring this log's own keys", code="bad-key")
         policy = policy or (_policy_of(vkeys) if vkeys else _own_policy(log))
         with DirectoryLock(building) as lock:
             create = partial(_create_store, lock)
-            copied = fill_store(source, create, policy=policy, progress=progress)
-        _require_keys_of(copied, vkeys)
+            copied = fill_store(source, create, policy=policy, progress=progress, claims=log.claims, tell=tell)
+        _require_signed_with(vkeys, copied.latest)
         state, origin = copied.state, copied.meta.origin
         held: str | None = "nothing shows that no newer checkpoint was signed"
         if head is None:
@@ -190,7 +221,9 @@ def restore_log(
         else:
             _copy_head(head, building / "head")
             held = _reason_to_hold(building, copied)
-            held = None if held is None else held.replace(str(building), str(directory))
+            if held is not None:
+                _set_hold(building / "head", origin=origin)
+                held = held.replace(str(building), str(directory))
         write_settings(building, origin=origin, profile=copied.meta.profile.value)
         return Restored(copied=copied, held=held)
 
@@ -202,17 +235,17 @@ def _create_store(lock: DirectoryLock, meta: LogMeta) -> LevelDBStore:
 
 def _copy_head(source: Path, target: Path) -> None:
     try:
-        target.write_bytes(source.read_bytes())
+        write_file(target, source.read_bytes(), mode=0o600)
     except OSError as error:
         raise SettingsError(f"cannot copy the head {source}: {error.strerror}", code="no-head") from None
 
 
-def _require_keys_of(copied: Copied, vkeys: Sequence[VKey]) -> None:
-    """Raises SettingsError if the keys brought along are not those that signed last."""
-    if copied.latest is None or not vkeys:
+def _require_signed_with(vkeys: Sequence[VKey], latest: StoredCheckpoint | None) -> None:
+    """Raises SettingsError if the keys that are here are not those that signed last."""
+    if latest is None or not vkeys:
         return
     try:
-        verify_checkpoint(copied.latest.note, _policy_of(vkeys))
+        verify_checkpoint(latest.note, _policy_of(vkeys))
     except VerificationError as error:
         raise SettingsError(
             f"the keys are not this log's: {error.detail}",
@@ -234,8 +267,39 @@ def _copy_keys(source: Path, target: Path) -> None:
         raise SettingsError(f"{source} holds no key of a log: neither {' nor '.join(LOG_KEY_FILES.values())}", code="no-keys")
 
 
+def _set_hold(path: Path, *, origin: str) -> None:
+    """Makes DIR/head say hold. One that is lost or of another log holds as it is."""
+    head = HeadFile.open(path, origin=origin)
+    try:
+        newest = head.require_newest()
+        head.write(size=newest.size, root=newest.root, hold=True)
+    except HeldError:
+        return
+    finally:
+        head.close()
+
+
 def _reason_to_hold(directory: Path, copied: Copied) -> str | None:
-    """Why DIR/head would not let the log in `directory` sign when it starts; None if it would."""
+    """Why the log in `directory` must not sign yet; None if DIR/head shows that nothing signed is missing from it, and it or
+    a checkpoint knows of every entry. Where start-up would not see the reason, DIR/head is made to say hold."""
+    path, origin, state = directory / "head", copied.meta.origin, copied.state
+    damages: list[Damage] = []
+    heads = [head for _, head in _read_head(path, damages)]
+    reason = _why_held(directory, copied)
+    if reason is None:
+        newest = max(heads, key=lambda head: head.counter)
+        covered = max(newest.size, copied.latest.size if copied.latest is not None and copied.signatures_checked else 0)
+        if damages:
+            reason = f"{damages[0].resource} {damages[0].problem}, and may have been the newer one"
+        elif covered < state.size:
+            reason = f"entries {covered} to {state.size - 1} are in no checkpoint that was checked, nor known to the head"
+        if reason is not None:
+            HeadFile.create(path, origin=origin, size=newest.size, root=newest.root, hold=True)
+    return reason
+
+
+def _why_held(directory: Path, copied: Copied) -> str | None:
+    """Why the log in `directory` would be held when it starts, if it would."""
     state = copied.state
     with DirectoryLock(directory) as lock:
         store = LevelDBStore.open(lock)
@@ -261,10 +325,6 @@ def _opened(log: Located, tell: Callable[[Damage], None]) -> Iterator[TreeSource
     source = log.open_source()
     try:
         yield source
-        state = source.contents().state if log.claims else None
-        for claim in log.claims:
-            if state is not None and claim.size > state.size:
-                tell(Damage(resource=claim.resource, problem=f"says {claim.size} entries, and {state.size} are left"))
     finally:
         source.close()
 
@@ -305,6 +365,8 @@ def resume_log(directory: Path) -> int:
         store = LevelDBStore.open(lock)
         try:
             state = store.read_state()
+            damages: list[Damage] = []
+            _require_signed_with(_own_vkeys(directory / "keys", damages), store.read_checkpoint())
             reader = TileReader(store, size=state.size, root=state.root)
             path = directory / "head"
             head = HeadFile.open(path, origin=store.meta.origin)

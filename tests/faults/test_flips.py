@@ -48,8 +48,9 @@ class Outcome(Enum):
 
 
 @pytest.fixture(autouse=True)
-def _fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+def _fast_disk(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """fsck's work files in memory, where there is such a place."""
+    tmp_path_factory.getbasetemp()  # which is not to be there
     if Path("/dev/shm").is_dir():
         monkeypatch.setattr(tempfile, "tempdir", "/dev/shm")
 

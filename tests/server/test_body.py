@@ -10,10 +10,15 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
+from pydantic import BaseModel
 
 from translog.errors import MalformedError, TooLargeError
 from translog.server import body as body_module
+from translog.server.api import parse_query
+from translog.server.app import PUBLIC_ROUTES
 from translog.server.body import decompress
+from translog.server.ops_api import ADMIN_ROUTES
 
 from .conftest import Serve
 from .harness import Running, bundle, numbered, parse_answer, request_bytes, until
@@ -314,3 +319,138 @@ async def test_a_body_that_goes_wrong_on_the_way_is_a_problem_and_logs_nothing(s
         writer.write(b"5\r\nabcde\r\n" + rest)
         parse_answer(await reader.readuntil(b"}")).problem(503, "body-timeout")
     assert await entries_of(log) == 0
+
+
+# --- with the head, or later --------------------------------------------------------------------------------------------
+
+
+async def at_once(writer: asyncio.StreamWriter, head: bytes, body: bytes, _: asyncio.Event) -> None:
+    writer.write(head + body)
+
+
+async def in_two(writer: asyncio.StreamWriter, head: bytes, body: bytes, receiving: asyncio.Event) -> None:
+    writer.write(head + body[: len(body) // 2])
+    await receiving.wait()
+    writer.write(body[len(body) // 2 :])
+
+
+async def byte_by_byte(writer: asyncio.StreamWriter, head: bytes, body: bytes, receiving: asyncio.Event) -> None:
+    writer.write(head)
+    await receiving.wait()
+    for at in range(len(body)):
+        writer.write(body[at : at + 1])
+        await asyncio.sleep(0)
+
+
+def framed(body: bytes, framing: str) -> tuple[str, bytes]:
+    """The header that frames a body, and the body in that frame."""
+    if framing == "length":
+        return f"Content-Length: {len(body)}", body
+    parts = [body[at : at + 7] for at in range(0, len(body), 7)] + [b""]
+    return "Transfer-Encoding: chunked", b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts)
+
+
+@pytest.fixture
+def receiving(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Set as soon as a body is waited for."""
+    event = asyncio.Event()
+    receive = body_module._receive
+
+    async def watched(*args: Any) -> bytes:
+        event.set()
+        return await receive(*args)
+
+    monkeypatch.setattr(body_module, "_receive", watched)
+    return event
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+@pytest.mark.parametrize("size", [0, 1, 99, 100, 101])
+async def test_a_body_is_the_same_however_it_is_delivered(
+    serve: Serve, receiving: asyncio.Event, size: int, encoding: str, framing: str
+) -> None:
+    """At most 100 bytes are taken, as they are sent and decompressed."""
+    log = await serve(body_bytes_max=100, decoded_bytes_max=100)
+    plain = bytes(range(size))
+    if encoding == "gzip" and size >= 99:
+        plain = bytes(size)  # or it would be longer compressed
+    sent = gzip.compress(plain, mtime=0) if encoding == "gzip" else plain
+    line, body = framed(sent, framing)
+    head = request_bytes("POST", "/add", f"Content-Encoding: {encoding}", line)
+    count = 0
+    for deliver in (at_once, in_two, byte_by_byte):
+        receiving.clear()
+        declared_too_large = size > 100 and framing == "length" and encoding == "identity"
+        waits = deliver is not at_once and body and not declared_too_large
+        if not waits:
+            receiving.set()
+        async with log.connection() as (reader, writer):
+            await deliver(writer, head, body, receiving)
+            answer = parse_answer(await reader.read())
+        if size > 100:
+            answer.problem(413, "body-too-large")
+        else:
+            assert answer.require_ok().body == b"%d" % count
+            count += 1
+    service = log.server.service
+    assert service.integrated.size == count
+    assert await service.read_integrated(start=0, end=count) == [plain] * count
+
+
+async def test_a_body_that_came_with_its_head_is_not_waited_for(log_server: Running, receiving: asyncio.Event) -> None:
+    for framing in ("length", "chunked"):
+        for size in (0, 1, 30_000):
+            line, body = framed(bytes(size), framing)
+            (await log_server.raw(request_bytes("POST", "/add", line, body=body))).require_ok()
+            if size < 2:
+                assert not receiving.is_set()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [(b"x" * 100, b"y"), (b"", b""), (b"a", b"b" * 5_000)],
+)
+async def test_a_body_ends_where_it_ends_when_the_next_request_is_there_already(
+    log_server: Running, one: bytes, other: bytes
+) -> None:
+    first = f"POST /add HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(one)}\r\n\r\n".encode() + one
+    async with log_server.connection() as (reader, writer):
+        writer.write(first + request_bytes("POST", "/add", f"Content-Length: {len(other)}", body=other))
+        assert (await reader.read()).count(b"HTTP/1.1 200") == 2
+    assert await log_server.server.service.read_integrated(start=0, end=2) == [one, other]
+
+
+# --- queries ------------------------------------------------------------------------------------------------------------
+
+
+QUERIES = sorted({route.query for route in (*PUBLIC_ROUTES, *ADMIN_ROUTES) if route.query}, key=lambda model: model.__name__)
+
+
+def parsed(model: type[BaseModel], path: str) -> BaseModel | str:
+    """The query, or what is wrong with it."""
+    try:
+        return parse_query(model, make_mocked_request("GET", path))
+    except MalformedError as error:
+        return error.detail
+
+
+@pytest.mark.parametrize("model", QUERIES)
+def test_no_query_an_empty_one_and_one_of_others_give_the_same_defaults_and_share_nothing(model: type[BaseModel]) -> None:
+    paths = ("/x", "/x?", "/x?other=1", "/x?&")
+    first = [parsed(model, path) for path in paths]
+    assert all(query == first[0] for query in first)
+    before = repr(first[0])
+    for query in first:
+        if isinstance(query, BaseModel):
+            for name in model.model_fields:
+                setattr(query, name, "changed")
+    assert [repr(parsed(model, path)) for path in paths] == [before] * len(paths)
+
+
+async def test_an_append_with_an_empty_query_is_one_without(log_server: Running) -> None:
+    plain = (await log_server.post("/v1/entries", bundle([b"x"]))).require_ok().json
+    empty = (await log_server.post("/v1/entries?", bundle([b"x"]))).require_ok().json
+    assert plain["results"] == [{"index": 0, "receipt": None, "proof": None}]
+    assert empty["results"] == [{"index": 1, "receipt": None, "proof": None}]
+    assert set(plain) == set(empty)

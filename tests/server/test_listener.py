@@ -2,7 +2,8 @@
 
 import asyncio
 import socket
-from contextlib import suppress
+import tracemalloc
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import pytest
@@ -50,6 +51,99 @@ async def test_one_connection_too_many_is_told_so_and_closed(serve: Serve, eager
                 assert await closed(reader) == b""
         await answered(*first)
         await answered(*second)
+
+
+@pytest.fixture
+def listeners(monkeypatch: pytest.MonkeyPatch) -> list[Listener]:
+    """Those that are made, the public one first."""
+    made: list[Listener] = []
+    init = Listener.__init__
+
+    def recording(listener: Listener, *args: Any, **options: Any) -> None:
+        init(listener, *args, **options)
+        made.append(listener)
+
+    monkeypatch.setattr(Listener, "__init__", recording)
+    return made
+
+
+async def refused(log: Running, stack: AsyncExitStack) -> socket.socket:
+    """A connection above the limit."""
+    host, _, port = log.server.address.rpartition(":")
+    client = stack.enter_context(socket.socket())
+    client.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(client, (host, int(port)))
+    return client
+
+
+async def received(client: socket.socket) -> bytes:
+    """What comes until the other side ends its half."""
+    data = b""
+    async with asyncio.timeout(PATIENCE_S):
+        while part := await asyncio.get_running_loop().sock_recv(client, 65_536):
+            data += part
+    return data
+
+
+async def send_for_ever(client: socket.socket) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            await asyncio.get_running_loop().sock_sendall(client, bytes(65_536))
+
+
+async def test_a_refused_client_reads_its_answer_whatever_it_sent_and_nothing_of_that_is_kept(
+    serve: Serve, listeners: list[Listener], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("translog.server.listener._LINGER_S", PATIENCE_S)
+    log = await serve(connections_max=1)
+    sent = request_bytes("POST", "/add", "Content-Length: 3000000", body=bytes(3_000_000))
+    async with log.connection() as only, AsyncExitStack() as stack:
+        await answered(*only)
+        client = await refused(log, stack)
+        tracemalloc.start()
+        try:
+            for _ in range(5):
+                await asyncio.get_running_loop().sock_sendall(client, sent)
+            assert tracemalloc.get_traced_memory()[1] < 2_000_000
+        finally:
+            tracemalloc.stop()
+        parse_answer(await received(client)).problem(503, "too-many-connections")
+        assert len(listeners[0]._lingering) == 1
+        client.close()
+        await until(lambda: not listeners[0]._lingering)
+    assert log.server.service.integrated.size == 0
+
+
+async def test_only_so_many_refused_connections_linger(
+    serve: Serve, listeners: list[Listener], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("translog.server.listener._LINGER_S", PATIENCE_S)
+    monkeypatch.setattr("translog.server.listener._LINGERING_MAX", 2)
+    log = await serve(connections_max=1)
+    async with log.connection() as only, AsyncExitStack() as stack:
+        await answered(*only)
+        clients = [await refused(log, stack) for _ in range(6)]
+        for client in clients:
+            parse_answer(await received(client)).problem(503, "too-many-connections")
+        assert len(listeners[0]._lingering) == 2
+        await answered(*only)
+        for client in clients:
+            client.close()
+        await until(lambda: not listeners[0]._lingering)
+
+
+async def test_a_refused_connection_that_does_not_close_is_closed(
+    serve: Serve, listeners: list[Listener], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("translog.server.listener._LINGER_S", 0.02)
+    log = await serve(connections_max=1)
+    async with log.connection() as only, AsyncExitStack() as stack:
+        await answered(*only)
+        client = await refused(log, stack)
+        parse_answer(await received(client)).problem(503, "too-many-connections")
+        await until(lambda: not listeners[0]._lingering)
+        with pytest.raises(ConnectionError):
+            await send_for_ever(client)
 
 
 async def test_a_connection_that_ends_makes_room(serve: Serve) -> None:

@@ -1,12 +1,17 @@
 """The read side of tlog-tiles over HTTP: bytes, paths, headers. Requirements 13 to 20 of the specifications' checklist."""
 
 import gzip
+from collections import OrderedDict
 from hashlib import sha256
 
 import pytest
 from core.merkle_oracle import Oracle
+from hypothesis import given
+from hypothesis import strategies as st
 
-from translog.server.tiles_api import _accepts_gzip
+from translog.errors import StorageError
+from translog.log.reader import Reader
+from translog.server.tiles_api import _KEY_BYTES, KeptBodies, _accepts_gzip
 
 from .conftest import Serve
 from .harness import (
@@ -246,3 +251,112 @@ async def test_nothing_else_leads_to_a_tile_or_checkpoint(log_server: Running, p
 async def test_absurd_tiles_are_not_published(log_server: Running, path: str) -> None:
     await log_server.grow([b"x"])
     (await log_server.get(f"/tile/{path}")).problem(404, "not-published")
+
+
+# --- what is kept to be sent again --------------------------------------------------------------------------------------
+
+
+@given(steps=st.lists(st.tuples(st.booleans(), st.integers(0, 5), st.integers(0, 150)), max_size=60))
+def test_kept_bodies_stay_within_their_bytes_and_the_least_recently_used_goes_first(steps: list[tuple[bool, int, int]]) -> None:
+    limit = 3 * _KEY_BYTES + 200
+    kept = KeptBodies(limit)
+    model: OrderedDict[int, bytes] = OrderedDict()
+    for is_put, key, size in steps:
+        if is_put:
+            body = bytes([key]) * size
+            kept.put(key, body)
+            model.setdefault(key, body)
+            while sum(len(body) + _KEY_BYTES for body in model.values()) > limit:
+                model.popitem(last=False)
+        else:
+            assert kept.get(key) == model.get(key)
+            if key in model:
+                model.move_to_end(key)
+        assert list(kept._bodies.items()) == list(model.items())
+
+
+def test_a_body_above_all_the_bytes_is_not_kept_and_drops_no_other() -> None:
+    kept = KeptBodies(1_000)
+    kept.put("small", b"x")
+    kept.put("exact", bytes(1_001 - _KEY_BYTES))
+    assert (kept.get("small"), kept.get("exact")) == (b"x", None)
+    kept.put("exact", bytes(1_000 - _KEY_BYTES))
+    assert (kept.get("small"), kept.get("exact")) == (None, bytes(1_000 - _KEY_BYTES))
+
+
+def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What is read of tiles and bundles from now on."""
+    reads: list[object] = []
+    for name in ("tile", "bundle"):
+
+        def recording(reader: Reader, what: object, read: object = getattr(Reader, name)) -> bytes:
+            reads.append(what)
+            return read(reader, what)  # type: ignore[operator,no-any-return]
+
+        monkeypatch.setattr(Reader, name, recording)
+    return reads
+
+
+@pytest.mark.parametrize("accept", ["", "gzip"])
+@pytest.mark.parametrize(
+    ("path", "reads"), [("0/000", 1), ("entries/000", 1), ("0/001.p/44", 3), ("entries/001.p/44", 3), ("0/000.p/9", 3)]
+)
+async def test_what_is_full_is_read_once_and_answered_the_same_again(
+    log_server: Running, monkeypatch: pytest.MonkeyPatch, path: str, reads: int, accept: str
+) -> None:
+    await log_server.grow(numbered(0, 300))
+    counted = count_reads(monkeypatch)
+    first, *others = [(await log_server.get(f"/tile/{path}", Accept_Encoding=accept)).require_ok() for _ in range(3)]
+    for answer in others:
+        assert answer.body == first.body
+        assert {**answer.headers, "Date": ""} == {**first.headers, "Date": ""}
+    assert len(counted) == reads
+
+
+async def test_a_compressed_bundle_is_never_sent_to_one_who_did_not_ask_for_it(log_server: Running) -> None:
+    entries = numbered(0, 256)
+    await log_server.grow(entries)
+    for accept in ("gzip", "", "gzip", "identity", "gzip;q=0", "gzip"):
+        answer = (await log_server.get("/tile/entries/000", Accept_Encoding=accept)).require_ok()
+        assert ("Content-Encoding" in answer.headers) == (accept == "gzip")
+        assert (gzip.decompress(answer.body) if accept == "gzip" else answer.body) == bundle(entries)
+
+
+@pytest.mark.parametrize("path", ["entries/000", "entries/%30%300", "Entries/000", "/entries/000"])
+async def test_what_members_were_sent_is_not_sent_to_others(serve: Serve, path: str) -> None:
+    log = await serve(public_read="members", members=MEMBERS)
+    await log.grow(numbered(0, 256), **AS_ACME)
+    for _ in range(2):
+        (await log.get("/tile/entries/000", **AS_ACME)).require_ok()
+        answer = await log.raw(request_bytes("GET", f"/tile/{path}"))
+        answer.problem(401 if path == "entries/000" else 400)
+        answer = await log.raw(request_bytes("GET", f"/tile/{path}", "Authorization: Bearer nobody"))
+        answer.problem(401)
+
+
+async def test_what_is_kept_has_no_other_spelling(log_server: Running) -> None:
+    await log_server.grow(numbered(0, 300))
+    for path in ("0/000", "entries/000"):
+        (await log_server.get(f"/tile/{path}")).require_ok()
+    for path in NOT_CANONICAL:
+        (await log_server.raw(request_bytes("GET", f"/tile/{path}"))).problem(400)
+    (await log_server.get("/tile/0/001")).problem(404, "not-published")
+
+
+async def test_an_error_is_not_kept(log_server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    oracle = Oracle(numbered(0, 256))
+    await log_server.grow(oracle.entries[:255])
+    for path in ("0/000", "entries/000"):
+        (await log_server.get(f"/tile/{path}")).problem(404, "not-published")
+    await log_server.grow(oracle.entries[255:])
+
+    def fail(*_: object) -> bytes:
+        raise StorageError("the disk is slow today")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Reader, "tile", fail)
+        patch.setattr(Reader, "bundle", fail)
+        for path in ("0/000", "entries/000"):
+            (await log_server.get(f"/tile/{path}")).problem(503)
+    assert (await log_server.get("/tile/0/000")).require_ok().body == tile_bytes(oracle, 0, 0, 256)
+    assert (await log_server.get("/tile/entries/000")).require_ok().body == bundle(oracle.entries)

@@ -257,6 +257,70 @@ class TestFindCheckpoint:
         assert store.find_checkpoint_below(size_max=9) is None
 
 
+class TestReadCheckpoints:
+    @pytest.fixture
+    def store(self, backend: Backend) -> LogStore:
+        """Kept: 0, 3, 256, 300. Latest: 400."""
+        store = backend.create(META)
+        Growth().commit(store, 500)
+        for size, keep in ((0, True), (3, True), (4, False), (256, True), (300, True), (400, False)):
+            store.publish(checkpoint_of(size), keep=keep)
+        return store
+
+    @pytest.mark.parametrize(
+        ("size_min", "count_max", "found"),
+        [
+            (0, 9, [0, 3, 256, 300]),
+            (0, 4, [0, 3, 256, 300]),
+            (0, 3, [0, 3, 256]),
+            (0, 1, [0]),
+            (0, 0, []),
+            (1, 2, [3, 256]),
+            (3, 1, [3]),
+            (4, 9, [256, 300]),
+            (256, 9, [256, 300]),
+            (257, 1, [300]),
+            (300, 9, [300]),
+            (301, 9, []),
+            (2**63, 9, []),
+        ],
+    )
+    def test_gives_kept_ones_smallest_first_and_not_the_latest(
+        self, backend: Backend, store: LogStore, size_min: int, count_max: int, found: list[int]
+    ) -> None:
+        for _ in range(2):
+            assert store.read_checkpoints(size_min=size_min, count_max=count_max) == [checkpoint_of(size) for size in found]
+            store = reopen(backend, store)
+
+    def test_a_kept_one_that_is_replaced_comes_once(self, store: LogStore) -> None:
+        for text in (b"first", b"second"):
+            store.publish(checkpoint_of(400, text), keep=True)
+        assert store.read_checkpoints(size_min=300, count_max=9) == [checkpoint_of(300), checkpoint_of(400, b"second")]
+
+    def test_is_empty_where_none_was_kept(self, backend: Backend) -> None:
+        store = backend.create(META)
+        Growth().commit(store, 5)
+        store.publish(checkpoint_of(5), keep=False)
+        assert store.read_checkpoints(size_min=0, count_max=9) == []
+
+    def test_pages_of_any_length_give_all_of_them(self, backend: Backend) -> None:
+        store = backend.create(META)
+        Growth().commit(store, 700)
+        for size in range(0, 700, 7):
+            store.publish(checkpoint_of(size), keep=True)
+        for count in (1, 3, 100, 101):
+            found: list[StoredCheckpoint] = []
+            while page := store.read_checkpoints(size_min=found[-1].size + 1 if found else 0, count_max=count):
+                assert len(page) <= count
+                found += page
+            assert found == [checkpoint_of(size) for size in range(0, 700, 7)]
+
+    def test_a_closed_store_gives_none(self, store: LogStore) -> None:
+        store.close()
+        with pytest.raises(StorageError, match="closed"):
+            store.read_checkpoints(size_min=0, count_max=1)
+
+
 class TestRead:
     @pytest.fixture
     def growth(self, store: LogStore) -> Growth:

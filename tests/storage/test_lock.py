@@ -4,7 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,37 @@ def test_a_lock_file_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -
     assert caught.value.hint
     (tmp_path / "lock").rmdir()
     DirectoryLock(tmp_path).release()
+
+
+@contextmanager
+def read_only(directory: Path) -> Iterator[None]:
+    """The directory on a read-only mount. Skips the test where nothing can be mounted."""
+    path = str(directory)
+    if subprocess.run(["mount", "--bind", path, path], capture_output=True, check=False).returncode:
+        pytest.skip("no bind mounts here")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", path], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", path], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount")
+def test_on_a_read_only_file_system_the_file_that_is_there_is_locked(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    with read_only(home), pytest.raises(StorageError, match="Read-only file system"):
+        DirectoryLock(home)
+    DirectoryLock(home).release()
+    with read_only(home):
+        with DirectoryLock(home):
+            require_busy(home)
+            assert ask_other(home) == "directory-in-use"
+        with start_other(home) as process:
+            assert first_line(process) == "held"
+            require_busy(home)
+            process.communicate("")
+        DirectoryLock(home).release()
 
 
 def test_a_directory_deleted_under_the_holder_can_be_made_and_held_again(tmp_path: Path) -> None:

@@ -16,32 +16,42 @@ from translog.core.wire import encode_base64, printable
 @policy_option
 @token_option
 @json_option
-def command(location: str, folder: Path, policy_file: Path | None, token_file: Path | None, as_json: bool) -> None:
+@click.pass_context
+def command(
+    context: click.Context, location: str, folder: Path, policy_file: Path | None, token_file: Path | None, as_json: bool
+) -> None:
     """Copy a log into FOLDER, verified, or bring the backup that is there up to date.
 
     URL is a log that is running, DIR the directory of one that is not. The tree is computed anew from the entries and must
     have every root that its checkpoints state. FOLDER is then itself a log that any web server can show, `translog fsck`
     checks and `translog restore` brings back. Private keys and settings are not in it: keep copies of DIR/keys and
-    DIR/translog.toml elsewhere.
+    DIR/translog.toml elsewhere. Where the log is damaged and the entries are whole, the backup is made, the damage told, and
+    the exit code 1.
     """
-    from translog.cli.trust import policy_for, tell_damage
+    from translog.cli.trust import Damages, policy_for
     from translog.maintenance import backup_log
 
     token = read_token(token_file)
     policy = policy_for(location, policy_file, token=token)
+    damages = Damages()
     with counting("backing up") as count:
-        copied = backup_log(location, folder, policy=policy, token=token, progress=count, tell=tell_damage)
+        copied = backup_log(location, folder, policy=policy, token=token, progress=count, tell=damages.tell)
     root = encode_base64(copied.state.root)
     if as_json:
         document = {
-            "ok": True,
+            "ok": not damages.told,
             "origin": copied.meta.origin,
             "size": copied.state.size,
             "root": root,
             "new_entries": copied.new_entries,
             "new_checkpoints": copied.new_checkpoints,
+            "signatures_checked": copied.signatures_checked,
+            "damages": damages.told,
         }
         click.echo(json.dumps(document))
-        return
-    click.echo(f"OK: {folder} holds {printable(copied.meta.origin)}, {copied.state.size} entries, root {root}")
+        context.exit(damages.exit_code)
+    click.echo(f"{damages.verdict}: {folder} holds {printable(copied.meta.origin)}, {copied.state.size} entries, root {root}")
     click.echo(f"  new: {copied.new_entries} entries, {copied.new_checkpoints} checkpoints")
+    if not copied.signatures_checked:
+        click.echo("  note: who signed the checkpoints was not checked, for want of --policy or keys")
+    context.exit(damages.exit_code)

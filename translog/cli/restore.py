@@ -18,7 +18,9 @@ from translog.core.wire import encode_base64, printable
 @policy_option
 @token_option
 @json_option
+@click.pass_context
 def command(
+    context: click.Context,
     location: str,
     directory: Path,
     keys: Path | None,
@@ -32,29 +34,34 @@ def command(
     The restored log serves what it has and does not sign, since a newer checkpoint than the backup's may have been signed.
     With --head it signs if all that the head tells of was restored; otherwise `translog resume` lets it, on your word.
     """
-    from translog.cli.trust import policy_for, tell_damage
+    from translog.cli.trust import Damages, policy_for
     from translog.maintenance import restore_log
 
     token = read_token(token_file)
     policy = policy_for(location, policy_file, token=token)
+    damages = Damages()
     with counting("restoring") as count:
         restored = restore_log(
-            location, directory, policy=policy, keys=keys, head=head, token=token, progress=count, tell=tell_damage
+            location, directory, policy=policy, keys=keys, head=head, token=token, progress=count, tell=damages.tell
         )
     copied = restored.copied
     root = encode_base64(copied.state.root)
     if as_json:
         document = {
-            "ok": True,
+            "ok": not damages.told,
             "origin": copied.meta.origin,
             "size": copied.state.size,
             "root": root,
             "may_sign": restored.held is None,
             "held": restored.held,
+            "signatures_checked": copied.signatures_checked,
+            "damages": damages.told,
         }
         click.echo(json.dumps(document))
-        return
-    click.echo(f"OK: {directory} holds {printable(copied.meta.origin)}, {copied.state.size} entries, root {root}")
+        context.exit(damages.exit_code)
+    click.echo(
+        f"{damages.verdict}: {directory} holds {printable(copied.meta.origin)}, {copied.state.size} entries, root {root}"
+    )
     if keys is None:
         click.echo(f"  bring the private keys to {directory / 'keys'} (mode 0600), and your settings to translog.toml")
     if restored.held is None:
@@ -62,3 +69,6 @@ def command(
     else:
         click.echo(f"  it will serve and not sign: {restored.held}")
         click.echo(f"  when you know that nothing newer was signed: translog resume {directory} --nothing-newer-was-signed")
+    if not copied.signatures_checked:
+        click.echo("  note: who signed the checkpoints was not checked, for want of --policy or keys")
+    context.exit(damages.exit_code)

@@ -49,6 +49,23 @@ def policy_for(location: str, path: Path | None, *, token: str | None) -> Policy
     return ask_policy(location, token=token) if location.startswith(("http://", "https://")) else None
 
 
-def tell_damage(damage: Damage) -> None:
-    """Warns of what is damaged, on standard error."""
-    click.echo(f"warning: {printable(damage.resource)}: {printable(damage.problem)}", err=True)
+class Damages:
+    """Damage that a copy went on without: told on standard error at once, and remembered for the end."""
+
+    def __init__(self) -> None:
+        self.told: list[dict[str, str]] = []
+
+    def tell(self, damage: Damage) -> None:
+        """Warns of it."""
+        self.told.append({"resource": damage.resource, "problem": damage.problem})
+        click.echo(f"warning: {printable(damage.resource)}: {printable(damage.problem)}", err=True)
+
+    @property
+    def exit_code(self) -> int:
+        """1 if there was any."""
+        return 1 if self.told else 0
+
+    @property
+    def verdict(self) -> str:
+        """The word that the report starts with."""
+        return "DAMAGED, but copied" if self.told else "OK"

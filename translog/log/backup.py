@@ -8,6 +8,7 @@ What is copied counts only once it is whole and durable. A restored log must not
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 
 from translog.core.checkpoint import Checkpoint, parse_checkpoint
 from translog.core.integrate import EMPTY_EDGE, Edge, integrate, load_edge
@@ -16,13 +17,14 @@ from translog.core.note import parse_note
 from translog.core.policy import Policy, verify_checkpoint
 from translog.core.tile import TILE_HEIGHT, TILE_WIDTH, Bundle, Tile, TileReader, bundles_of, edge_tiles, encode_bundle
 from translog.errors import CorruptionError, MalformedError, SettingsError, VerificationError
-from translog.storage.folder import Backup, Folder
+from translog.log.fsck import Claim
+from translog.storage.folder import Backup, Folder, partials_of
+from translog.storage.keyspace import FORMAT_VERSION
 from translog.storage.source import BundleRead, Contents, Damage, TreeSource
 from translog.storage.store import LogMeta, LogStore, Profile, StoredCheckpoint, TreeState, Update
 
 _HINT = "`translog fsck` names all that is bad"
 _DAMAGED_HINT = "keep it for what is whole in it, and start a new one in another folder"
-_STORE_FORMAT = 1
 _SPAN_ENTRIES = 256 * TILE_WIDTH
 """Entries whose bundles are listed at a time: a log may state any size."""
 _COMMIT_BYTES = 8 * 1024 * 1024
@@ -30,6 +32,10 @@ _COMMIT_BYTES = 8 * 1024 * 1024
 
 Progress = Callable[[int, int], None]
 """Told how many entries are done, and of how many."""
+
+
+Tell = Callable[[Damage], None]
+"""Told of damage that a copy goes on without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +47,7 @@ class Copied:
     latest: StoredCheckpoint | None
     new_entries: int
     new_checkpoints: int
+    signatures_checked: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,47 +64,103 @@ class _Step:
 class _Copy:
     """What a source has to give from `edge` on."""
 
-    def __init__(self, source: TreeSource, *, policy: Policy | None, kept_from: int) -> None:
+    def __init__(
+        self, source: TreeSource, *, policy: Policy | None, kept_from: int, claims: Sequence[Claim], tell: Tell | None
+    ) -> None:
         """Reads what is stated. Raises CorruptionError where that is damaged or contradicts itself, VerificationError for a
         checkpoint that the policy does not accept."""
         self._source = source
-        self._policy = policy
-        self.kept: list[StoredCheckpoint] = []
+        self.policy = policy
+        self._tell = tell
+        self._kept_from = kept_from
+        self._kept: dict[int, bytes] = {}  # by size, a digest: the notes of years are not held in memory
+        self._origins: set[str] = set()
         self._stated: dict[int, tuple[str, bytes]] = {0: ("the empty log", EMPTY_ROOT)}
-        contents = _whole_contents(source)
+        contents = self._contents()
         heads = []
+        largest: StoredCheckpoint | None = None
         for item in source.checkpoints(size_min=kept_from):
             if isinstance(item, Damage):
-                raise _damaged(item)
-            if item.size < kept_from:
-                continue  # a server that does not know the query shows all of them, every time
-            kept_from = item.size + 1
-            heads.append(self._state(item))
-            self.kept.append(item)
-        if self.kept and contents.latest is not None and self.kept[-1].size > contents.latest.size:
-            contents = _whole_contents(source)  # a log that runs has gone on meanwhile
-        self.latest = contents.latest
+                self._go_on_without(item)
+            elif item.size >= kept_from:  # a server that does not know the query shows all of them, every time
+                kept_from = item.size + 1
+                heads, largest = [self._state(item)], item
+                self._kept[item.size] = sha256(item.note).digest()
+                self._require_same_log(contents, heads)
+        if self._kept and contents.latest is not None and max(self._kept) > contents.latest.size:
+            contents = self._contents()  # a log that runs has gone on meanwhile
+        self.latest = contents.latest or largest
         if contents.latest is not None:
             heads.append(self._state(contents.latest))
         if contents.state is None and not heads:
             raise CorruptionError("neither a tree state nor a checkpoint is left: how much to copy is not known", hint=_HINT)
         self.state = contents.state or TreeState(size=heads[-1].size, root=heads[-1].root, received_at_ms=0)
         self._add_stated("the tree state", self.state.size, self.state.root)
-        self.meta = contents.meta or LogMeta(format_version=_STORE_FORMAT, origin=heads[-1].origin, profile=Profile.OPAQUE)
-        if any(head.origin != self.meta.origin for head in heads):
-            raise CorruptionError(f"a checkpoint of this log, {self.meta.origin!r}, is of another one", hint=_HINT)
+        self.meta = contents.meta or LogMeta(format_version=FORMAT_VERSION, origin=heads[-1].origin, profile=Profile.OPAQUE)
+        self._require_same_log(contents, heads)
         if max(self._stated) > self.state.size:
             raise CorruptionError(
                 f"a checkpoint of size {max(self._stated)} was published, and only {self.state.size} entries are left",
                 hint=_HINT,
             )
+        for claim in claims:
+            self._add_claim(claim)
+
+    def _add_claim(self, claim: Claim) -> None:
+        """What stands beside the source must be true of it; where it tells of more, that is lost."""
+        if claim.origin and claim.origin != self.meta.origin:
+            self._go_on_without(Damage(resource=claim.resource, problem=f"is of another log, {claim.origin!r}"))
+        elif claim.size > self.state.size:
+            problem = f"says {claim.size} entries, and {self.state.size} are left"
+            self._go_on_without(Damage(resource=claim.resource, problem=problem))
+        else:
+            self._add_stated(claim.resource, claim.size, claim.root)
+
+    def _contents(self) -> Contents:
+        """What the source states. Raises CorruptionError if it is not known what log this is."""
+        contents = self._source.contents()
+        for damage in contents.damages:
+            if contents.meta is None:
+                raise _damaged(damage)
+            self._go_on_without(damage)
+        return contents
+
+    def _go_on_without(self, damage: Damage) -> None:
+        """Entries can be copied without a checkpoint of theirs, if somebody is told."""
+        if self._tell is None:
+            raise _damaged(damage)
+        self._tell(damage)
+
+    def _require_same_log(self, contents: Contents, heads: Sequence[Checkpoint]) -> None:
+        origins = {head.origin for head in heads} | ({contents.meta.origin} if contents.meta is not None else set())
+        self._origins |= origins
+        if len(self._origins) > 1:
+            raise CorruptionError(f"there are checkpoints of several logs here: {sorted(self._origins)}", hint=_HINT)
+
+    @property
+    def kept_count(self) -> int:
+        """How many kept checkpoints are copied."""
+        return len(self._kept)
+
+    def kept(self) -> Iterator[StoredCheckpoint]:
+        """The kept checkpoints, read once more. Raises CorruptionError if they are others than before."""
+        left = dict(self._kept)
+        for item in self._source.checkpoints(size_min=self._kept_from):
+            digest = None if isinstance(item, Damage) else left.pop(item.size, None)
+            if isinstance(item, Damage) or digest is None:
+                continue  # told of already, or new since
+            if sha256(item.note).digest() != digest:
+                raise CorruptionError(f"the checkpoint of size {item.size} is not the one it was a moment ago", hint=_HINT)
+            yield item
+        if left:
+            raise CorruptionError(f"the checkpoint of size {min(left)} was there a moment ago, and is not now", hint=_HINT)
 
     def _state(self, stored: StoredCheckpoint) -> Checkpoint:
         name = f"the checkpoint of size {stored.size}"
         try:
             head = parse_checkpoint(parse_note(stored.note).text)
-            if self._policy is not None:
-                verify_checkpoint(stored.note, self._policy)
+            if self.policy is not None:
+                verify_checkpoint(stored.note, self.policy)
         except MalformedError as error:
             raise CorruptionError(f"{name}: {error.detail}", hint=_HINT) from None
         except VerificationError as error:
@@ -153,20 +216,30 @@ class _Copy:
         return CorruptionError(f"the first {size} entries do not have the root that {self._stated[size][0]} states", hint=_HINT)
 
 
-def back_up(source: TreeSource, folder: Folder, *, policy: Policy | None, progress: Progress) -> Copied:
+def back_up(
+    source: TreeSource,
+    folder: Folder,
+    *,
+    policy: Policy | None,
+    progress: Progress,
+    claims: Sequence[Claim] = (),
+    tell: Tell | None = None,
+) -> Copied:
     """Writes a log into a folder, or continues the backup that is there. Durable when it returns.
 
     Raises SettingsError for a folder that holds the backup of another log or of a newer tree, CorruptionError for one that is
-    damaged, and what reading the source and verifying it raises; the backup is then as it was.
+    damaged, and what reading the source and verifying it raises; the backup is then as it was. `tell` hears of checkpoints that
+    cannot be read, and of `claims` of more than is left; without it they end the copy. Other claims must be true.
     """
     with folder.locked():
-        return _back_up(source, folder, policy, progress)
+        before = folder.read_backup()
+        kept_from = 0 if before is None else _kept_end(folder)
+        copy = _Copy(source, policy=policy, kept_from=kept_from, claims=claims, tell=tell)
+        return _back_up(copy, folder, before, progress)
 
 
-def _back_up(source: TreeSource, folder: Folder, policy: Policy | None, progress: Progress) -> Copied:
-    before = folder.read_backup()
+def _back_up(copy: _Copy, folder: Folder, before: Backup | None, progress: Progress) -> Copied:
     old_edge = edge = EMPTY_EDGE if before is None else _edge_of(folder, before)
-    copy = _Copy(source, policy=policy, kept_from=0 if before is None else _kept_end(folder))
     if before is not None:
         _require_continuation(before, copy)
         copy.require_at(edge, TileReader(_FolderTiles(folder), size=edge.size, root=edge.root))
@@ -180,7 +253,7 @@ def _back_up(source: TreeSource, folder: Folder, policy: Policy | None, progress
     if before is not None and before.latest is not None and (latest is None or latest.size < before.latest.size):
         latest = before.latest  # an unsynced publication can be lost; what everybody has seen is not forgotten here
     _write_edges(folder, edge, latest)
-    folder.add_checkpoints(copy.kept)
+    folder.add_checkpoints(copy.kept())
     # Where there is a full tile, the old backup can do without the partial one; the last tiles have to wait.
     _drop_partials(folder, before, edge, latest, last=False)
     folder.finish(Backup(meta=copy.meta, state=copy.state, latest=latest))
@@ -190,19 +263,26 @@ def _back_up(source: TreeSource, folder: Folder, policy: Policy | None, progress
         state=copy.state,
         latest=latest,
         new_entries=copy.state.size - old_edge.size,
-        new_checkpoints=len(copy.kept),
+        new_checkpoints=copy.kept_count,
+        signatures_checked=copy.policy is not None,
     )
 
 
 def fill_store(
-    source: TreeSource, create_store: Callable[[LogMeta], LogStore], *, policy: Policy | None, progress: Progress
+    source: TreeSource,
+    create_store: Callable[[LogMeta], LogStore],
+    *,
+    policy: Policy | None,
+    progress: Progress,
+    claims: Sequence[Claim] = (),
+    tell: Tell | None = None,
 ) -> Copied:
-    """Writes a log into a new store, which `create_store` makes, and closes it. Raises as `back_up` does."""
-    copy = _Copy(source, policy=policy, kept_from=0)
+    """Writes a log into a new store, which `create_store` makes, and closes it. `tell` and errors are as those of `back_up`."""
+    copy = _Copy(source, policy=policy, kept_from=0, claims=claims, tell=tell)
     store = create_store(copy.meta)
     try:
         _fill(store, copy, progress)
-        for checkpoint in copy.kept:
+        for checkpoint in copy.kept():
             store.publish(checkpoint, keep=True)
         if copy.latest is not None:
             store.publish(copy.latest, keep=False)
@@ -213,7 +293,8 @@ def fill_store(
         state=copy.state,
         latest=copy.latest,
         new_entries=copy.state.size,
-        new_checkpoints=len(copy.kept),
+        new_checkpoints=copy.kept_count,
+        signatures_checked=copy.policy is not None,
     )
 
 
@@ -266,12 +347,6 @@ def _kept_end(folder: Folder) -> int:
     return end
 
 
-def _partials_of(size: int) -> list[Tile | Bundle]:
-    """The partial tiles and the partial bundle that readers of the tree of `size` ask for."""
-    width = size % TILE_WIDTH
-    return [*edge_tiles(size), *([Bundle(index=size // TILE_WIDTH, width=width)] if width else [])]
-
-
 def _place(tile: Tile | Bundle) -> tuple[int, int]:
     return (tile.level if isinstance(tile, Tile) else -1), tile.index
 
@@ -282,8 +357,8 @@ def _write_edges(folder: Folder, edge: Edge, latest: StoredCheckpoint | None) ->
         folder.write_tile(tile, edge.tiles[tile.level])
     if latest is None or latest.size == edge.size:
         return
-    partials = {_place(tile): tile for tile in _partials_of(edge.size)}
-    for part in _partials_of(latest.size):
+    partials = {_place(tile): tile for tile in partials_of(edge.size)}
+    for part in partials_of(latest.size):
         wide = replace(part, width=TILE_WIDTH)
         folder.cut_from(partials.get(_place(part), wide), part)
 
@@ -293,7 +368,7 @@ def _drop_partials(folder: Folder, before: Backup | None, edge: Edge, latest: St
     backup too."""
     wanted: dict[tuple[int, int], set[int]] = {}
     for size in {edge.size, edge.size if latest is None else latest.size}:
-        for tile in _partials_of(size):
+        for tile in partials_of(size):
             wanted.setdefault(_place(tile), set()).add(tile.width)
     begin = 0 if before is None else before.state.size if before.latest is None else before.latest.size
     level = 0
@@ -305,14 +380,6 @@ def _drop_partials(folder: Folder, before: Backup | None, edge: Edge, latest: St
             for tile in [*tiles, Bundle(index=index)] if level == 0 else tiles:
                 folder.drop_partials(tile, kept=wanted.get(_place(tile), ()))
         level += 1
-
-
-def _whole_contents(source: TreeSource) -> Contents:
-    """What the source states. Raises CorruptionError if any of that is damaged."""
-    contents = source.contents()
-    for damage in contents.damages:
-        raise _damaged(damage)
-    return contents
 
 
 def _damaged(damage: Damage) -> CorruptionError:

@@ -30,7 +30,7 @@ def new_directory(directory: Path, *, last: str) -> Iterator[Path]:
     """
     try:
         require_new(directory)
-        directory = directory.absolute()
+        directory = directory.resolve()  # what a link leads to is made, not the link replaced
         make_directory(directory.parent)
         mounted = directory.is_mount()
         building = Path(tempfile.mkdtemp(prefix=".init-", dir=directory if mounted else directory.parent))

@@ -8,7 +8,7 @@ a resource and what is wrong with it. The work is spread over processes by spans
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 
 from translog.core.checkpoint import parse_checkpoint
 from translog.core.note import parse_note
@@ -28,6 +28,8 @@ _GIVE_UP_SPANS = 8
 """A log that has nothing to read in this many spans running, and in more than could be read before, is not read to its stated
 end, which may be 2^63 entries away."""
 _NOTES_AT_ONCE = 256
+_CHECKPOINTS_MAX = 4_000_000
+"""One a minute for seven years; about 1 GB of what they state."""
 _DAMAGES_MAX = 10_000
 
 
@@ -111,66 +113,94 @@ class Checker:
         contents = source.contents()
         for damage in contents.damages:
             report.found("keys", damage)
-        stored = self._stored_checkpoints(source, contents)
-        report.origin = contents.meta.origin if contents.meta is not None else ""
-        claims = self._stated(stored, contents)
-        report.size = size = _size(contents, claims)
-        spans = _spans(size, claims)
-        parallel = self._processes if size > _SPAN_BUNDLES * TILE_WIDTH or len(stored) > _NOTES_AT_ONCE else 1
+        expected = max((tree.size for tree in (contents.state, contents.latest) if tree is not None), default=0)
+        parallel = self._processes if expected > _SPAN_BUNDLES * TILE_WIDTH else 1
         with Workers(self._open_source, source, parallel) as workers:
-            self._check_signatures(workers, stored)
-            self._read_through(workers, source, spans, claims)
+            claims = self._stated(workers, source, contents)
+            report.size = size = _size(contents, claims)
+            self._remark_on_uncovered(claims)
+            self._read_through(workers, source, _spans(size, claims), claims)
         for damage in source.strays(size=size):
             report.found("strays", damage)
 
     # --- what is stated about the tree ----------------------------------------------------------------------------------
 
-    def _stored_checkpoints(self, source: TreeSource, contents: Contents) -> list[StoredCheckpoint]:
+    def _checkpoints(self, source: TreeSource, contents: Contents) -> Iterator[StoredCheckpoint]:
         """The kept ones and the latest, each once."""
-        found = []
-        for kept in source.checkpoints():
+        last: StoredCheckpoint | None = None
+        for count, kept in enumerate(source.checkpoints()):
+            if count == _CHECKPOINTS_MAX:
+                problem = f"are more than {_CHECKPOINTS_MAX}; those from size {last.size if last else 0} on were not checked"
+                self._report.found("checkpoints", Damage(resource="kept checkpoints", problem=problem))
+                break
             if isinstance(kept, Damage):
                 self._report.found("checkpoints", kept)
             else:
-                found.append(kept)
-        latest = contents.latest
-        if latest is not None and latest not in found[-1:]:
-            found.append(latest)
-        return found
+                last = kept
+                yield kept
+        if contents.latest is not None and contents.latest != last:
+            yield contents.latest
 
-    def _stated(self, stored: Sequence[StoredCheckpoint], contents: Contents) -> list[Claim]:
-        """The tree heads to be checked, the checkpoints' first."""
-        claims = []
-        origin = self._report.origin
-        for checkpoint in stored:
-            resource = _checkpoint_name(checkpoint)
-            try:
-                parsed = parse_checkpoint(parse_note(checkpoint.note).text)
-            except MalformedError as error:
-                self._report.found("checkpoints", Damage(resource=resource, problem=error.detail))
-                continue
-            origin = origin or parsed.origin
-            if parsed.size != checkpoint.size or parsed.origin != origin:
-                problem = f"is stored in the wrong place: it is of size {parsed.size} of {parsed.origin!r}"
-                self._report.found("checkpoints", Damage(resource=resource, problem=problem))
-                continue
-            claims.append(Claim(resource=resource, size=parsed.size, root=parsed.root))
-        self._report.origin = origin
+    def _stated(self, workers: Workers, source: TreeSource, contents: Contents) -> list[Claim]:
+        """The tree heads to be checked, the checkpoints' first. Their signatures are checked in passing, group by group: the
+        notes of years are not held in memory."""
+        claims: list[Claim] = []
+        origin = contents.meta.origin if contents.meta is not None else None
+        waiting: deque[list[int]] = deque()
+
+        def groups() -> Iterator[list[StoredCheckpoint]]:
+            nonlocal origin
+            rest = self._checkpoints(source, contents)
+            while group := list(islice(rest, _NOTES_AT_ONCE)):
+                for checkpoint in group:
+                    origin = self._claim(checkpoint, origin, claims)
+                waiting.append([checkpoint.size for checkpoint in group])
+                yield group
+
+        if self._policy is None:
+            self._report.remarks.append("who signed the checkpoints was not checked, for want of a policy or keys")
+            for _ in groups():
+                pass
+        else:
+            for problems in workers.check_notes(self._policy, groups()):
+                for size, problem in zip(waiting.popleft(), problems, strict=True):
+                    if problem:
+                        self._report.found("signatures", Damage(resource=_checkpoint_name(size), problem=problem))
+                    else:
+                        self._report.passed("signatures")
+        self._report.origin = origin or ""
         if contents.state is not None:
             claims.append(Claim(resource="the tree state", size=contents.state.size, root=contents.state.root))
         return claims + self._claims
 
-    def _check_signatures(self, workers: Workers, stored: Sequence[StoredCheckpoint]) -> None:
-        if self._policy is None:
-            self._report.remarks.append("who signed the checkpoints was not checked, for want of a policy or keys")
-            return
-        groups = [stored[at : at + _NOTES_AT_ONCE] for at in range(0, len(stored), _NOTES_AT_ONCE)]
-        for group, problems in zip(groups, workers.check_notes(self._policy, groups), strict=True):
-            for checkpoint, problem in zip(group, problems, strict=True):
-                if problem:
-                    self._report.found("signatures", Damage(resource=_checkpoint_name(checkpoint), problem=problem))
-                else:
-                    self._report.passed("signatures")
+    def _claim(self, checkpoint: StoredCheckpoint, origin: str | None, claims: list[Claim]) -> str | None:
+        """Adds what a checkpoint states. Returns the log's origin, as far as that is known."""
+        resource = _checkpoint_name(checkpoint.size)
+        try:
+            parsed = parse_checkpoint(parse_note(checkpoint.note).text)
+        except MalformedError as error:
+            self._report.found("checkpoints", Damage(resource=resource, problem=error.detail))
+            return origin
+        origin = parsed.origin if origin is None else origin
+        if parsed.size != checkpoint.size or parsed.origin != origin:
+            problem = f"is stored in the wrong place: it is of size {parsed.size} of {parsed.origin!r}"
+            self._report.found("checkpoints", Damage(resource=resource, problem=problem))
+        else:
+            claims.append(Claim(resource=resource, size=parsed.size, root=parsed.root))
+        return origin
+
+    def _remark_on_uncovered(self, claims: Sequence[Claim]) -> None:
+        """Entries behind the last checkpoint are vouched for by nobody's signature."""
+        covered = max((claim.size for claim in claims if claim.resource.startswith("checkpoint")), default=0)
+        if covered < self._report.size:
+            which = f"entries {covered} to {self._report.size - 1}"
+            self._report.remarks.append(f"{which} are covered by no checkpoint: nobody has signed for them")
+        heads = [claim.size for claim in claims if claim.resource.startswith("DIR/head")]
+        if heads and max(heads) < covered:
+            self._report.remarks.append(
+                f"DIR/head knows of {max(heads)} entries only, and a checkpoint of size {covered} was published: it is older, "
+                "and the log would serve and not sign"
+            )
 
     # --- the tree -------------------------------------------------------------------------------------------------------
 
@@ -269,8 +299,8 @@ class Checker:
                 self._report.passed(kind)
 
 
-def _checkpoint_name(checkpoint: StoredCheckpoint) -> str:
-    return f"checkpoint of size {checkpoint.size}"
+def _checkpoint_name(size: int) -> str:
+    return f"checkpoint of size {size}"
 
 
 def _size(contents: Contents, claims: Sequence[Claim]) -> int:

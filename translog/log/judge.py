@@ -18,6 +18,7 @@ from translog.log.recompute import Pyramid, Suspect, Version
 
 _TRIALS_MAX = 4_096
 """So many combinations are tried: of 12 bundles with two accounts each."""
+_GROUP_MAX = 12
 _WITNESSES_MAX = 16
 """Stated roots that a combination is held against."""
 _LAST = b"\xff" * HASH_BYTES
@@ -90,6 +91,11 @@ def judge(verdicts: Sequence[Verdict], tree: Pyramid, folds: dict[int, bytes], s
     group: list[Verdict] = []
     for verdict, begin, next_begin in zip(unsettled, begins, [*begins, tree.end][1:], strict=True):
         group.append(verdict)
+        if len(group) > _GROUP_MAX:  # more than can be tried, however many roots are stated behind them
+            for member in group:
+                folds.update(member.folds)
+            group = []
+            continue
         end = begin + verdict.suspect.width  # a smaller stated size says nothing of the entries behind it
         witnesses = stated[bisect_left(stated, (end, b"")) : bisect_right(stated, (next_begin, _LAST))]
         if witnesses and _try_together(group, tree, folds, witnesses[-_WITNESSES_MAX:]):

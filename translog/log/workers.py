@@ -1,10 +1,9 @@
 """The processes that check a log, and the work they are given: each opens the source for itself, only results come back.
 
 Rules: with one process the work is done here; results come in the order of the work; at most two pieces of work a process are
-under way, so that memory does not grow with the log; a process that has lost its parent ends.
+under way, so that what waits does not grow with the log; a process that has lost its parent ends.
 """
 
-import atexit
 import multiprocessing
 import os
 import threading
@@ -35,8 +34,6 @@ def _begin(open_source: Callable[[], TreeSource]) -> None:
         _opened = open_source()
     except TranslogError as error:
         _opened = error
-    else:
-        atexit.register(_opened.close)
 
 
 def _end_with_parent() -> None:
@@ -77,7 +74,7 @@ class Workers:
             return (check_span(self._source, span) for span in spans)
         return self._in_order(self._pool, _check_span, spans)
 
-    def check_notes(self, policy: Policy, groups: Sequence[Sequence[StoredCheckpoint]]) -> Iterator[list[str]]:
+    def check_notes(self, policy: Policy, groups: Iterable[Sequence[StoredCheckpoint]]) -> Iterator[list[str]]:
         """For each checkpoint of each group why the policy does not accept it, empty where it does. Raises StorageError if a
         process died."""
         notes = ([checkpoint.note for checkpoint in group] for group in groups)

@@ -13,6 +13,8 @@ from typing import Any
 
 import structlog
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import Payload
 
 from translog.errors import PushbackError, SettingsError
 from translog.server.budget import Budget, Share
@@ -32,6 +34,7 @@ _logger = structlog.get_logger()
 _SWEEP_S = 1.0
 _SMALL_BYTES = 16 * 1024
 """An answer up to this size is not worth counting: connections are bounded in number."""
+_SLICE_BYTES = 64 * 1024
 _SLOW_S = 10.0
 """Who takes longer over a large answer loses it when others wait for room."""
 _LINGER_S = 1.0
@@ -72,7 +75,7 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        if status >= 500:
+        if status >= 500 and not isinstance(exc, ConnectionError):
             _logger.error("a request failed outside of every handler", exc_info=exc)
         detail = "this is no HTTP request that can be taken" if status < 500 else "an internal error; it was logged"
         hint = "it does not parse, or its first line, a header or their number is over a limit" if status < 500 else ""
@@ -85,12 +88,36 @@ class _Connection(web.RequestHandler):
         return response
 
 
+class _Sliced(Payload):
+    """A body that is written bit by bit: asyncio's TLS takes one large write whole, and says that nothing of it waits."""
+
+    _value: bytes
+
+    def __init__(self, value: bytes) -> None:
+        super().__init__(value)
+        self._size = len(value)
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """As text, for aiohttp."""
+        return self._value.decode(encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Waits after each slice until the connection takes more."""
+        for at in range(0, len(self._value), _SLICE_BYTES):
+            await writer.write(self._value[at : at + _SLICE_BYTES])
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        """The same; the length is always that of the whole."""
+        await self.write(writer)
+
+
 class _Refusal(asyncio.Protocol):
     """What a connection above the limit gets. What it sends is read for a moment and thrown away: closing a socket with unread
     bytes resets it, and the reset can overtake the answer that nothing was written."""
 
     def __init__(self, lingering: set["_Refusal"]) -> None:
         self._lingering = lingering
+        self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         body = problem_body(503, TOO_MANY_CONNECTIONS, "this log has all the connections it takes", "try again later")
@@ -107,8 +134,14 @@ class _Refusal(asyncio.Protocol):
             transport.close()
             return
         transport.write_eof()
+        self._transport = transport
         self._lingering.add(self)
         asyncio.get_running_loop().call_later(_LINGER_S, transport.abort)
+
+    def end(self) -> None:
+        """Lets go of the connection at once."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._lingering.discard(self)
@@ -184,6 +217,8 @@ class Listener:
         """Lets requests under way finish, for a while, and closes everything."""
         await self.close_socket()
         await self._runner.cleanup()
+        for refusal in list(self._lingering):
+            refusal.end()
         if self._sweeper is not None:
             self._sweeper.cancel()
             with suppress(asyncio.CancelledError):
@@ -253,6 +288,8 @@ class Listener:
                 if connection.answer.held_s(now) > _SLOW_S:
                     self._drop(connection)
             return problem(error)
+        if isinstance(response, web.Response):
+            response.body = _Sliced(body)
         return response
 
     async def _sweep(self) -> None:

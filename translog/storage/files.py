@@ -25,7 +25,8 @@ def make_directory(path: Path) -> None:
 def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Puts `data` in the place of what was there, durable when it returns. Raises OSError."""
     made = path.with_name(f"{path.name}.new")
-    descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    made.unlink(missing_ok=True)  # half of an earlier one, or somebody's link
+    descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
         file.flush()

@@ -8,18 +8,20 @@ Rules: full tiles and bundles are written once; whatever is named by backup.json
 backup.json is read as the tree of its checkpoint. Any web server can show a backup to any tlog-tiles client.
 """
 
+import errno
 import fcntl
 import json
 import os
-from collections.abc import Collection, Iterator, Sequence
+import stat
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from translog.core.checkpoint import parse_checkpoint
 from translog.core.note import NOTE_BYTES_MAX, parse_note
-from translog.core.tile import ENTRY_BYTES_MAX, TILE_WIDTH, Bundle, Tile, format_tile_path
+from translog.core.tile import ENTRY_BYTES_MAX, TILE_WIDTH, Bundle, Tile, edge_tiles, format_tile_path
 from translog.core.wire import HASH_BYTES, SIZE_MAX, decode_base64, encode_base64
 from translog.errors import CorruptionError, MalformedError, SettingsError, StorageError
 from translog.storage.files import make_directory, sync_directory, write_file
@@ -121,6 +123,42 @@ def require_backup_folder(path: Path) -> None:
         raise SettingsError(f"{path} holds other things than a backup", hint="name a new folder")
 
 
+def _damage_of_checkpoint(note: bytes, backup: Backup) -> list[Damage]:
+    try:
+        if parse_checkpoint(parse_note(note).text).origin == backup.meta.origin:
+            return []
+        problem = "is of another log"
+    except MalformedError as error:
+        problem = error.detail
+    return [Damage(resource="checkpoint", problem=problem)]
+
+
+def _open_file(path: Path) -> BinaryIO:
+    """A plain file: opening a pipe would wait for somebody to write into it. Raises OSError."""
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no plain file")
+    return file
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines, those that are too long in pieces."""
+    while line := file.readline(_JSON_BYTES_MAX):
+        yield line
+
+
+def _level(tile: Tile | Bundle) -> int:
+    """The level, 0 for a bundle."""
+    return 0 if isinstance(tile, Bundle) else tile.level
+
+
+def partials_of(size: int) -> list[Tile | Bundle]:
+    """The partial tiles and the partial bundle that readers of the tree of `size` ask for."""
+    width = size % TILE_WIDTH
+    return [*edge_tiles(size), *([Bundle(index=size // TILE_WIDTH, width=width)] if width else [])]
+
+
 class Folder:
     """See TreeSource, and how a backup is written. One writer."""
 
@@ -145,9 +183,11 @@ class Folder:
             self.read_backup()
         except MalformedError as error:
             damages.append(Damage(resource=_BACKUP, problem=error.detail))
-        if self._backup is not None:
-            return Contents(meta=self._backup.meta, state=self._backup.state, latest=self._backup.latest)
         note = self._read("checkpoint", bytes_max=NOTE_BYTES_MAX)
+        if self._backup is not None:
+            if note is not None:  # one of another size is of a backup that was interrupted; another program's is none
+                damages += _damage_of_checkpoint(note, self._backup)
+            return Contents(meta=self._backup.meta, state=self._backup.state, latest=self._backup.latest, damages=damages)
         if note is None:
             raise SettingsError(f"{self.path} holds no log: there is neither {_BACKUP} nor a checkpoint", code="no-store")
         try:
@@ -159,8 +199,8 @@ class Folder:
     def checkpoints(self, *, size_min: int = 0) -> Iterator[StoredCheckpoint | Damage]:
         size_max = SIZE_MAX if self._backup is None else _kept_max(self._backup)
         try:
-            with (self.path / _KEPT).open("rb") as file:
-                for number, line in enumerate(file, start=1):
+            with _open_file(self.path / _KEPT) as file:
+                for number, line in enumerate(_lines(file), start=1):
                     if not line.endswith(b"\n"):
                         return  # the last one was being written when the backup stopped
                     try:
@@ -184,8 +224,22 @@ class Folder:
             yield self._read_tile(tile, bytes_max=TILE_WIDTH * HASH_BYTES)
 
     def strays(self, *, size: int) -> Iterator[Damage]:
-        """None: files beyond the size are of a backup that was interrupted, and the next one writes them anew."""
-        yield from ()
+        """Partial tiles of the checkpoint, where that is not of all the entries, that are not the beginning of wider ones.
+
+        What is beyond the size is of a backup that was interrupted, and the next one writes it anew.
+        """
+        latest = None if self._backup is None else self._backup.latest
+        if latest is None or latest.size == size:
+            return
+        widths = {(isinstance(tile, Bundle), _level(tile), tile.index): tile for tile in partials_of(size)}
+        for tile in partials_of(latest.size):
+            wide = widths.get((isinstance(tile, Bundle), _level(tile), tile.index), replace(tile, width=TILE_WIDTH))
+            part = self._read_tile(tile, bytes_max=_BUNDLE_BYTES_MAX)
+            whole = self._read_tile(wide, bytes_max=_BUNDLE_BYTES_MAX)
+            if isinstance(part, Damage):
+                yield part
+            elif not isinstance(whole, Damage) and part != cut_tile(tile, whole):
+                yield Damage(resource=format_tile_path(tile), problem="is not the beginning of the wider one")
 
     def close(self) -> None:
         """Nothing is open."""
@@ -246,15 +300,14 @@ class Folder:
         except OSError as error:
             raise StorageError(f"cannot delete files of {directory}: {error.strerror}") from error
 
-    def add_checkpoints(self, kept: Sequence[StoredCheckpoint]) -> None:
+    def add_checkpoints(self, kept: Iterable[StoredCheckpoint]) -> None:
         """Appends kept checkpoints, larger ones than are there, durably. Raises StorageError."""
-        lines = b"".join(encode_kept(item) for item in kept)
         path = self.path / _KEPT
         try:
             new = not path.exists()
             with path.open("ab") as file:
                 file.truncate(self._end_of_kept())
-                file.write(lines)
+                file.writelines(map(encode_kept, kept))
                 file.flush()
                 os.fsync(file.fileno())
             if new:
@@ -266,8 +319,8 @@ class Folder:
         """Where the lines end that count."""
         size_max = -1 if self._backup is None else _kept_max(self._backup)
         end = 0
-        with (self.path / _KEPT).open("rb") as file:
-            for line in file:
+        with _open_file(self.path / _KEPT) as file:
+            for line in _lines(file):
                 if not line.endswith(b"\n") or decode_kept(line).size > size_max:
                     break
                 end += len(line)
@@ -306,7 +359,7 @@ class Folder:
     def _read(self, name: str, *, bytes_max: int) -> bytes | None:
         path = self.path / name
         try:
-            with path.open("rb") as file:
+            with _open_file(path) as file:
                 data = file.read(bytes_max + 1)
         except FileNotFoundError:
             return None

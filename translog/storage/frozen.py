@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from translog.core.tile import TILE_WIDTH, Bundle, Tile, format_tile_path, tile_within
-from translog.errors import CorruptionError, TranslogError
+from translog.errors import CorruptionError, StorageError, TranslogError
 from translog.storage import keyspace
 from translog.storage.leveldb import Scan, open_db, repair_db, require_store, wrapped
 from translog.storage.source import BundleRead, Contents, Damage
@@ -25,6 +25,9 @@ from translog.storage.store import StoredCheckpoint
 
 _UNREADABLE = "cannot be read: a block of the store is damaged"
 _STRAY = "is there, and should not be"
+_GONE = "No such file"
+"""What LevelDB says of a file that another one names and that is not there."""
+_ROOM_HINT = "is there room in the directory for temporary files? TMPDIR names another one"
 _TABLES = (".ldb", ".sst")
 _LAST = b"\xff" * 1_024
 
@@ -35,7 +38,7 @@ def freeze(store: Path, target: Path) -> list[Damage]:
     """Makes `target` a directory that LevelDB may open in place of `store` (DIR/log, which nobody may have open).
 
     Returns what LevelDB found damaged about the files as a whole. Raises SettingsError if there is no store, StorageError if
-    its files cannot be read, or copied for want of room.
+    its files cannot be read, or there is no room for what is copied: what TMPDIR lacks is no damage.
     """
     damages = []
     try:
@@ -46,7 +49,9 @@ def freeze(store: Path, target: Path) -> list[Damage]:
         _copy(store, target)
         try:
             attempt(target)
-        except TranslogError as error:
+        except (CorruptionError, StorageError) as error:
+            if isinstance(error, StorageError) and _GONE not in error.detail:
+                raise StorageError(error.detail, hint=_ROOM_HINT) from error
             damages.append(Damage(resource="the store's files", problem=error.detail.replace(str(target), str(store))))
         else:
             break
@@ -80,7 +85,8 @@ class FrozenStore:
     """See TreeSource. Reads a directory that `freeze` made; every process makes one of its own from that, beside it."""
 
     def __init__(self, frozen: Path) -> None:
-        self._own = Path(tempfile.mkdtemp(prefix="view-", dir=frozen.parent))
+        with wrapped(f"cannot make a directory in {frozen.parent}"):
+            self._own = Path(tempfile.mkdtemp(prefix="view-", dir=frozen.parent))
         _copy(frozen, self._own)
         self._db: Any = open_db(self._own, create=False)
 
