@@ -268,7 +268,7 @@ def _copy_keys(source: Path, target: Path) -> None:
 
 
 def _set_hold(path: Path, *, origin: str) -> None:
-    """Makes DIR/head say hold. One that is lost or of another log holds as it is."""
+    """Makes DIR/head say hold: start-up does not see every reason. One that is lost or of another log holds as it is."""
     head = HeadFile.open(path, origin=origin)
     try:
         newest = head.require_newest()
@@ -281,21 +281,20 @@ def _set_hold(path: Path, *, origin: str) -> None:
 
 def _reason_to_hold(directory: Path, copied: Copied) -> str | None:
     """Why the log in `directory` must not sign yet; None if DIR/head shows that nothing signed is missing from it, and it or
-    a checkpoint knows of every entry. Where start-up would not see the reason, DIR/head is made to say hold."""
-    path, origin, state = directory / "head", copied.meta.origin, copied.state
+    a checkpoint knows of every entry."""
     damages: list[Damage] = []
-    heads = [head for _, head in _read_head(path, damages)]
+    heads = [head for _, head in _read_head(directory / "head", damages)]
     reason = _why_held(directory, copied)
-    if reason is None:
-        newest = max(heads, key=lambda head: head.counter)
-        covered = max(newest.size, copied.latest.size if copied.latest is not None and copied.signatures_checked else 0)
-        if damages:
-            reason = f"{damages[0].resource} {damages[0].problem}, and may have been the newer one"
-        elif covered < state.size:
-            reason = f"entries {covered} to {state.size - 1} are in no checkpoint that was checked, nor known to the head"
-        if reason is not None:
-            HeadFile.create(path, origin=origin, size=newest.size, root=newest.root, hold=True)
-    return reason
+    if reason is not None:
+        return reason
+    for damage in damages:
+        return f"{damage.resource} {damage.problem}, and may have been the newer one"
+    covered = max(head.size for head in heads)
+    if copied.latest is not None and copied.signatures_checked:
+        covered = max(covered, copied.latest.size)
+    if covered < copied.state.size:
+        return f"entries {covered} to {copied.state.size - 1} are in no checkpoint that was checked, nor known to the head"
+    return None
 
 
 def _why_held(directory: Path, copied: Copied) -> str | None:

@@ -40,7 +40,7 @@ from translog.core.proof import verify_receipt
 from translog.core.tile import encode_bundle
 from translog.errors import RemoteError
 from translog.log.backup import back_up
-from translog.log.head import HeadFile
+from translog.log.head import SLOT_BYTES, HeadFile, decode_slot
 from translog.log.keyfiles import LOG_KEY_FILES, read_skey
 from translog.log.lifecycle import Mode
 from translog.storage import keyspace
@@ -739,6 +739,35 @@ def _go_on(log: Log) -> None:
             await submitter.append([b"after the backup"], log.policy)
 
     asyncio.run(append())
+
+
+async def test_entries_that_nobody_signed_for_hold_what_is_restored(log: Log) -> None:
+    """In a folder anybody could have put them there."""
+    commit_unpublished(log.directory, [b"more"])
+    log.back_up()
+    restored = log.restore("--head", log.directory / "head", "--keys", log.directory / "keys")
+    assert not restored["may_sign"]
+    assert "entries 320 to 320 are in no checkpoint" in restored["held"]
+    async with served(log.new) as server:
+        assert server.service.mode is Mode.HELD
+
+
+def test_a_damaged_slot_of_the_head_may_have_been_the_newer_one(log: Log) -> None:
+    log.back_up()
+    _go_on(log)
+    head = bytearray((log.directory / "head").read_bytes())
+    newer = max((0, 1), key=lambda n: decode_slot(bytes(head[n * SLOT_BYTES : (n + 1) * SLOT_BYTES])).counter)
+    head[newer * SLOT_BYTES + 20] ^= 1
+    (log.directory / "head").write_bytes(head)
+    restored = log.restore("--head", log.directory / "head", "--keys", log.directory / "keys")
+    assert not restored["may_sign"]
+    assert f"slot {newer} is damaged, and may have been the newer one" in restored["held"]
+
+    async def start() -> Mode:
+        async with served(log.new) as server:
+            return server.service.mode
+
+    assert asyncio.run(start()) is Mode.HELD
 
 
 def _older_head(log: Log) -> None:

@@ -115,3 +115,15 @@ def test_a_directory_that_is_no_log_is_left_as_it_was(tmp_path: Path) -> None:
         resume_log(tmp_path)
     assert caught.value.code == "no-store"
     assert not any(tmp_path.iterdir())
+
+
+async def test_a_log_whose_newest_checkpoint_its_own_keys_did_not_sign_is_not_resumed(
+    log: tuple[Path, Policy], tmp_path: Path
+) -> None:
+    """As after a restore from a forged backup, with the real keys brought along afterwards."""
+    directory, _ = log
+    make_log(tmp_path / "other")
+    shutil.rmtree(directory / "keys")
+    shutil.copytree(tmp_path / "other" / "keys", directory / "keys")
+    lines = require_plain(run("resume", directory, WORD), 4)
+    assert "the keys are not this log's" in lines[0]

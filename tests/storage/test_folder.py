@@ -394,3 +394,23 @@ def test_only_other_partials_are_dropped(tmp_path: Path) -> None:
 
 def test_the_version_is_the_first() -> None:
     assert module.VERSION == "backup/1"
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "tile" / "0").mkdir(parents=True)
+    os.mkfifo(tmp_path / "tile" / "0" / "000")
+    (damage,) = Folder(tmp_path).tiles([Tile(level=0, index=0)])
+    assert isinstance(damage, Damage)
+    assert "no plain file" in damage.problem
+    os.mkfifo(tmp_path / "checkpoints.ndjson")
+    (other,) = Folder(tmp_path).checkpoints()
+    assert isinstance(other, Damage)
+
+
+def test_a_line_without_end_is_read_in_pieces(tmp_path: Path) -> None:
+    """A file of zeros, of more bytes than there is memory for."""
+    with (tmp_path / "checkpoints.ndjson").open("wb") as file:
+        file.truncate(1 << 40)
+    (damage,) = Folder(tmp_path).checkpoints()
+    assert isinstance(damage, Damage)
+    assert "endless" in damage.problem

@@ -394,3 +394,16 @@ def test_a_log_on_a_read_only_mount_is_checked(tmp_path: Path, work: Path) -> No
     DirectoryLock(made.directory).release()
     with read_only(made.directory):
         assert fsck(made).whole
+
+
+def test_want_of_room_is_no_damage(tmp_path: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the write-ahead log would be dropped by the repair, and a whole log pass for an older one."""
+    made = make_store(tmp_path / "log", [3])
+
+    def no_room(path: Path, *, create: bool) -> None:
+        raise StorageError(f"cannot open the store {path}: IO error: No space left on device")
+
+    monkeypatch.setattr(frozen, "open_db", no_room)
+    with pytest.raises(StorageError) as caught:
+        freeze(made.store, work / "frozen" / "log")
+    assert "TMPDIR" in caught.value.hint

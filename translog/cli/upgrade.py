@@ -14,8 +14,8 @@ from translog.cli.options import PATH, json_option
 def command(directory: Path, as_json: bool) -> None:
     """Migrate the store of a log that is not running to the format of this version.
 
-    A log whose store is of an older format does not start and names this command. Keep a copy of DIR: afterwards the older
-    version of translog cannot open the store any more.
+    A log whose store is of an older format does not start and names this command. Keep a copy of DIR: the version that
+    wrote the store cannot open it any more afterwards.
     """
     from translog.maintenance import upgrade_log
 

@@ -16,6 +16,8 @@ from translog.storage.files import make_directory, sync_directory, sync_tree
 
 def require_new(directory: Path) -> None:
     """Raises SettingsError unless there is nothing in `directory`."""
+    if directory.is_symlink() and not directory.exists():
+        raise SettingsError(f"{directory} is a link that leads nowhere", hint="name a directory", code="log-exists")
     if directory.exists() and (not directory.is_dir() or {child.name for child in directory.iterdir()} - {"lost+found"}):
         raise SettingsError(
             f"{directory} exists and is not empty", hint="a log is created once, in a new directory", code="log-exists"

@@ -13,12 +13,12 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def make_directory(path: Path) -> None:
-    """Makes a directory, and those above it that are missing, durably. Raises OSError."""
+def make_directory(path: Path, *, mode: int = 0o755) -> None:
+    """Makes a directory, of that mode, and those above it that are missing, durably. Raises OSError."""
     if path.is_dir():
         return
     make_directory(path.parent)
-    path.mkdir(exist_ok=True)
+    path.mkdir(mode, exist_ok=True)
     sync_directory(path.parent)
 
 

@@ -201,6 +201,9 @@ class Folder:
         try:
             with _open_file(self.path / _KEPT) as file:
                 for number, line in enumerate(_lines(file), start=1):
+                    if len(line) == _JSON_BYTES_MAX and not line.endswith(b"\n"):
+                        yield Damage(resource=f"{_KEPT}, line {number}", problem="is not a kept checkpoint, but endless")
+                        return
                     if not line.endswith(b"\n"):
                         return  # the last one was being written when the backup stopped
                     try:
@@ -252,7 +255,7 @@ class Folder:
         one, StorageError."""
         made = not self.path.exists()
         try:
-            make_directory(self.path)
+            make_directory(self.path, mode=0o700)  # entries may be for few; its owner opens it for a web server
             descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise StorageError(f"cannot write {self.path}: {error.strerror}") from error
