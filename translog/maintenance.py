@@ -15,8 +15,6 @@ from pathlib import Path
 
 import structlog
 
-from translog.client.tree import RemoteTree
-from translog.config import FILE_NAME, write_settings
 from translog.core.keys import VKey
 from translog.core.merkle import root_hash
 from translog.core.policy import Policy, parse_policy, verify_checkpoint
@@ -64,6 +62,8 @@ def is_url(location: str) -> bool:
 def located(location: str, *, token: str | None = None) -> Iterator[Located]:
     """The log at a location, for as long as the context lasts. Raises SettingsError if there is none or it is in use."""
     if is_url(location):
+        from translog.client.tree import RemoteTree  # importing aiohttp takes longer than checking a small log
+
         yield Located(open_source=partial(RemoteTree, location, token=token))
         return
     directory = Path(location)
@@ -198,6 +198,8 @@ def restore_log(
     log is on hold: it serves and does not sign. Raises SettingsError if the directory has anything in it, and what reading
     the source and verifying it raises.
     """
+    from translog.config import FILE_NAME, write_settings  # and pydantic, for all who do not restore
+
     with (
         located(location, token=token) as log,
         _opened(log, tell) as source,

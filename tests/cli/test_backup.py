@@ -964,7 +964,7 @@ def test_nothing_is_restored_over_anything(log: Log, what: str) -> None:
         "maintenance.fill_store",
         "maintenance._copy_head",
         "maintenance._reason_to_hold",
-        "maintenance.write_settings",
+        "config.write_settings",
         "log.directory.sync_tree",
         "log.directory.sync_directory",
         "storage.leveldb.LevelDBStore.commit",

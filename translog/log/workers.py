@@ -6,6 +6,7 @@ under way, so that what waits does not grow with the log; a process that has los
 
 import multiprocessing
 import os
+import resource
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,6 +35,9 @@ def _begin(open_source: Callable[[], TreeSource]) -> None:
         _opened = open_source()
     except TranslogError as error:
         _opened = error
+    # From here on nothing is written here, but for LevelDB, which would compact its view in the background: half of the time.
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
 
 
 def _end_with_parent() -> None:
