@@ -14,29 +14,27 @@ from typing import Any, TypeVar
 from translog.client.transport import TIMEOUT_MS, Transport
 from translog.core.checkpoint import parse_checkpoint
 from translog.core.note import NOTE_BYTES_MAX, parse_note
-from translog.core.tile import ENTRY_BYTES_MAX, TILE_WIDTH, Bundle, Tile, format_tile_path
+from translog.core.tile import BUNDLE_BYTES_MAX, TILE_WIDTH, Bundle, Tile, format_tile_path
 from translog.core.wire import HASH_BYTES, SIZE_MAX
 from translog.errors import MalformedError, RemoteError
+from translog.storage.keyspace import FORMAT_VERSION
 from translog.storage.source import BundleRead, Contents, Damage, cut_tile, decode_kept, read_bundle
 from translog.storage.store import LogMeta, Profile, StoredCheckpoint, TreeState
 
 _TILE_BYTES_MAX = TILE_WIDTH * HASH_BYTES
-_BUNDLE_BYTES_MAX = TILE_WIDTH * (2 + ENTRY_BYTES_MAX)
 _LOG_BYTES_MAX = 1024 * 1024
 _KEPT_BYTES_MAX = 64 * 1024 * 1024
 _AT_ONCE = 8
 """Requests under way: at most 134 MB of bundles."""
 _PAGES_MAX = 65_536
 """Of kept checkpoints: a log that shows hundreds a page ends long before, one that goes on for ever does not."""
-_STORE_FORMAT = 1
-"""The format version that a log's description gets where it was read from outside."""
 
 T = TypeVar("T")
 
 
 async def fetch_tile(transport: Transport, tile: Tile | Bundle) -> bytes:
     """The bytes of a tile or bundle; where a partial one is gone, the same part of the full one. Raises RemoteError."""
-    bytes_max = _BUNDLE_BYTES_MAX if isinstance(tile, Bundle) else _TILE_BYTES_MAX
+    bytes_max = BUNDLE_BYTES_MAX if isinstance(tile, Bundle) else _TILE_BYTES_MAX
     try:
         return await transport.get(format_tile_path(tile), bytes_max=bytes_max)
     except RemoteError as error:
@@ -68,7 +66,7 @@ class RemoteTree:
         note = self._run(self._transport.get("checkpoint", bytes_max=NOTE_BYTES_MAX))
         head = parse_checkpoint(parse_note(note).text)
         self._size = head.size
-        meta = LogMeta(format_version=_STORE_FORMAT, origin=head.origin, profile=self._profile())
+        meta = LogMeta(format_version=FORMAT_VERSION, origin=head.origin, profile=self._profile())
         state = TreeState(size=head.size, root=head.root, received_at_ms=0)
         return Contents(meta=meta, state=state, latest=StoredCheckpoint(size=head.size, note=note))
 

@@ -21,6 +21,8 @@ TILE_HEIGHT = 8
 TILE_WIDTH = 1 << TILE_HEIGHT
 ENTRY_BYTES_MAX = 65_535
 """A bundle holds the length of an entry in 16 bits."""
+BUNDLE_BYTES_MAX = TILE_WIDTH * (2 + ENTRY_BYTES_MAX)
+"""The largest entry bundle: 16.8 MB."""
 LEVEL_MAX = 63 // TILE_HEIGHT
 """Highest tile level a tree of 2^63-1 leaves can have. Paths may say up to 63; such tiles never exist."""
 

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 from translog.core.checkpoint import parse_checkpoint
 from translog.core.note import NOTE_BYTES_MAX, parse_note
-from translog.core.tile import ENTRY_BYTES_MAX, TILE_WIDTH, Bundle, Tile, edge_tiles, format_tile_path
+from translog.core.tile import BUNDLE_BYTES_MAX, TILE_WIDTH, Bundle, Tile, edge_tiles, format_tile_path
 from translog.core.wire import HASH_BYTES, SIZE_MAX, decode_base64, encode_base64
 from translog.errors import CorruptionError, MalformedError, SettingsError, StorageError
 from translog.storage.files import make_directory, sync_directory, write_file
@@ -31,7 +31,6 @@ from translog.storage.store import LogMeta, Profile, StoredCheckpoint, TreeState
 VERSION = "backup/1"
 _BACKUP = "backup.json"
 _KEPT = "checkpoints.ndjson"
-_BUNDLE_BYTES_MAX = TILE_WIDTH * (2 + ENTRY_BYTES_MAX)
 _JSON_BYTES_MAX = 2 * NOTE_BYTES_MAX + 4_096
 
 
@@ -220,7 +219,7 @@ class Folder:
 
     def bundles(self, bundles: Sequence[Bundle]) -> Iterator[BundleRead]:
         for bundle in bundles:
-            yield read_bundle(bundle, self._read_tile(bundle, bytes_max=_BUNDLE_BYTES_MAX))
+            yield read_bundle(bundle, self._read_tile(bundle, bytes_max=BUNDLE_BYTES_MAX))
 
     def tiles(self, tiles: Sequence[Tile]) -> Iterator[bytes | Damage]:
         for tile in tiles:
@@ -237,8 +236,8 @@ class Folder:
         widths = {(isinstance(tile, Bundle), _level(tile), tile.index): tile for tile in partials_of(size)}
         for tile in partials_of(latest.size):
             wide = widths.get((isinstance(tile, Bundle), _level(tile), tile.index), replace(tile, width=TILE_WIDTH))
-            part = self._read_tile(tile, bytes_max=_BUNDLE_BYTES_MAX)
-            whole = self._read_tile(wide, bytes_max=_BUNDLE_BYTES_MAX)
+            part = self._read_tile(tile, bytes_max=BUNDLE_BYTES_MAX)
+            whole = self._read_tile(wide, bytes_max=BUNDLE_BYTES_MAX)
             if isinstance(part, Damage):
                 yield part
             elif not isinstance(whole, Damage) and part != cut_tile(tile, whole):
@@ -282,7 +281,7 @@ class Folder:
 
     def cut_from(self, wide: Tile | Bundle, tile: Tile | Bundle) -> None:
         """Writes a partial tile that is the beginning of one that is there. Raises CorruptionError, StorageError."""
-        data = self._read_tile(wide, bytes_max=_BUNDLE_BYTES_MAX)
+        data = self._read_tile(wide, bytes_max=BUNDLE_BYTES_MAX)
         if isinstance(data, Damage):
             raise CorruptionError(f"the backup is damaged: {data.resource} {data.problem}", hint="start a new one")
         self.write_tile(tile, cut_tile(tile, data))
