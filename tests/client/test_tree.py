@@ -159,7 +159,7 @@ async def test_wrong_bytes_are_named_and_nothing_else(body: bytes) -> None:
 
 
 async def test_endless_answers_are_damage(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BUNDLE_BYTES_MAX", 100_000)
+    monkeypatch.setattr(module, "BUNDLE_BYTES_MAX", 100_000)
     log = Simulator(entries_of(1))
     log.answers["tile/0/000"] = log.endless
     (data,) = await using(log, tiles(TILES[0]))
