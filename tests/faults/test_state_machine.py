@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from log.check_log import check_log
 from log.harness import META, ORIGIN, PATIENCE_S, POLICY, HeadFault, RecordingStore, World, until, until_published
+from log.sources import StoreSource
 from storage.backends import FailingWrites
 
 from translog.core.checkpoint import Checkpoint, parse_checkpoint
@@ -33,10 +34,12 @@ from translog.core.policy import verify_checkpoint
 from translog.core.proof import parse_receipt, verify_receipt
 from translog.core.tile import Tile
 from translog.errors import HeldError, PushbackError, StorageError
+from translog.log.backup import back_up, fill_store
 from translog.log.head import HeadFile
 from translog.log.lifecycle import LogService, Mode
 from translog.log.pool import Sequenced
 from translog.log.reader import Reader
+from translog.storage.folder import Folder
 from translog.storage.leveldb import LevelDBStore
 from translog.storage.lock import DirectoryLock
 from translog.storage.memory import Fault
@@ -414,9 +417,6 @@ class LogMachine(RuleBasedStateMachine):
         await self._start()
 
     # --- backups --------------------------------------------------------------------------------------------------------
-    # By copying files, for now. The place for rules of `translog restore`: what it makes of one of `backups` is held, until it
-    # was filled from a mirror or resumed.
-
     @precondition(lambda self: len(self.backups) < 3)
     @rule()
     def back_up(self) -> None:
@@ -426,6 +426,37 @@ class LogMachine(RuleBasedStateMachine):
             await self._stop()
             copy = self.ground.twin()
             self.backups.append((copy, len(self.model.entries), copy.head_path.read_bytes()))
+            await self._start()
+
+        self.run(work())
+
+    @rule()
+    def restore(self) -> None:
+        """From a backup in a folder, as `translog backup` and `translog restore` do it: held, then resumed, it goes on."""
+
+        async def work() -> None:
+            await self._stop()
+            folder = Folder(self.ground.beside() / "backup")
+            store = self.ground.open_store()
+            try:
+                copied = back_up(StoreSource(store), folder, policy=POLICY, progress=lambda done, total: None)
+            finally:
+                store.close()
+            fresh = type(self.ground)(self.ground.beside())
+            fresh.signed, fresh.clock = list(self.ground.signed), self.ground.clock
+            fill_store(folder, lambda meta: fresh.open_store(), policy=POLICY, progress=lambda done, total: None)
+            size, root = copied.state.size, copied.state.root
+            HeadFile.create(fresh.head_path, origin=ORIGIN, size=size, root=root, hold=True)
+            service = fresh.service()
+            await service.start()
+            assert service.mode is Mode.HELD
+            with pytest.raises(HeldError):
+                await service.append([b"x"])
+            assert len(fresh.signed) == len(self.ground.signed), "a held log signed"
+            await service.stop(drain_ms=0)
+            HeadFile.create(fresh.head_path, origin=ORIGIN, size=size, root=root)  # resumed
+            self.ground.release()
+            self.ground = fresh
             await self._start()
 
         self.run(work())

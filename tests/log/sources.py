@@ -14,7 +14,7 @@ from translog.core.keys import SKey
 from translog.core.note import sign_note
 from translog.core.tile import TILE_WIDTH, Bundle, Tile
 from translog.storage.source import BundleRead, Contents, Damage
-from translog.storage.store import LogMeta, StoredCheckpoint, TreeState
+from translog.storage.store import LogMeta, LogStore, StoredCheckpoint, TreeState
 
 
 @dataclass
@@ -99,3 +99,31 @@ class MemorySource:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+@dataclass
+class StoreSource:
+    """The TreeSource that any LogStore is."""
+
+    store: LogStore
+    resource_of_entries: str = "entry"
+
+    def contents(self) -> Contents:
+        return Contents(meta=self.store.meta, state=self.store.read_state(), latest=self.store.read_checkpoint())
+
+    def checkpoints(self, *, size_min: int = 0) -> Iterator[StoredCheckpoint | Damage]:
+        yield from self.store.read_checkpoints(size_min=size_min, count_max=1_000_000)
+
+    def bundles(self, bundles: Sequence[Bundle]) -> Iterator[BundleRead]:
+        for bundle in bundles:
+            start = bundle.index * TILE_WIDTH
+            yield BundleRead(self.store.read_entries(start=start, end=start + bundle.width))
+
+    def tiles(self, tiles: Sequence[Tile]) -> Iterator[bytes | Damage]:
+        yield from self.store.read_tiles(tiles)
+
+    def strays(self, *, size: int) -> Iterator[Damage]:
+        yield from ()
+
+    def close(self) -> None:
+        self.store.close()
