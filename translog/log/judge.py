@@ -18,7 +18,8 @@ from translog.log.recompute import Pyramid, Suspect, Version
 
 _TRIALS_MAX = 4_096
 """So many combinations are tried: of 12 bundles with two accounts each."""
-_GROUP_MAX = 12
+_GROUP_MAX = 64
+"""Suspects that are tried together, at most, however few accounts there are of each."""
 _WITNESSES_MAX = 16
 """Stated roots that a combination is held against."""
 _LAST = b"\xff" * HASH_BYTES
@@ -91,7 +92,7 @@ def judge(verdicts: Sequence[Verdict], tree: Pyramid, folds: dict[int, bytes], s
     group: list[Verdict] = []
     for verdict, begin, next_begin in zip(unsettled, begins, [*begins, tree.end][1:], strict=True):
         group.append(verdict)
-        if len(group) > _GROUP_MAX:  # more than can be tried, however many roots are stated behind them
+        if len(group) > _GROUP_MAX or prod(len(member.accounts) for member in group) > _TRIALS_MAX:  # no later root helps
             for member in group:
                 folds.update(member.folds)
             group = []
@@ -110,16 +111,15 @@ def _try_together(
     """Whether one combination, and no other, leads to the most of the stated roots: then that is settled."""
     first = tuple(verdict.accounts[0] for verdict in group)
     best, most, ties = first, 0, 0
-    if prod(len(verdict.accounts) for verdict in group) <= _TRIALS_MAX:
-        for trial in product(*(verdict.accounts for verdict in group)):
-            for verdict, account in zip(group, trial, strict=True):
-                tree.put(verdict.suspect.index, account.root)
-            known = ChainMap({}, *(account.folds for account in trial), folds)
-            right = sum(tree.root(size, known) == root for size, root in witnesses)
-            if right == most:
-                ties += 1
-            elif right > most:
-                best, most, ties = trial, right, 0
+    for trial in product(*(verdict.accounts for verdict in group)):
+        for verdict, account in zip(group, trial, strict=True):
+            tree.put(verdict.suspect.index, account.root)
+        known = ChainMap({}, *(account.folds for account in trial), folds)
+        right = sum(tree.root(size, known) == root for size, root in witnesses)
+        if right == most:
+            ties += 1
+        elif right > most:
+            best, most, ties = trial, right, 0
     settled = most > 0 and not ties
     for verdict, account in zip(group, best if settled else first, strict=True):
         tree.put(verdict.suspect.index, account.root)
