@@ -37,8 +37,6 @@ _SMALL_BYTES = 16 * 1024
 _SLICE_BYTES = 64 * 1024
 _SLOW_S = 10.0
 """Who takes longer over a large answer loses it when others wait for room."""
-_ACCEPTED_S = 0.05
-"""Connections accepted in the turn in which the socket closes must have begun, or nobody tells them to end."""
 _LINGER_S = 1.0
 _LINGERING_MAX = 32
 """Refused connections that are kept for a moment, at most; they need file descriptors too (bootstrap.py leaves room)."""
@@ -218,7 +216,6 @@ class Listener:
     async def stop(self) -> None:
         """Lets requests under way finish, for a while, and closes everything."""
         await self.close_socket()
-        await asyncio.sleep(_ACCEPTED_S)
         await self._runner.cleanup()
         for refusal in list(self._lingering):
             refusal.end()
