@@ -14,7 +14,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from itertools import count, pairwise, takewhile
+from itertools import count, pairwise
 from pathlib import Path
 
 import pytest
@@ -635,8 +635,7 @@ class TestSignals:
                 wait_for(lambda: answered() > 100, "load")
                 assert server.end() == 0
                 assert "stopping: finishing what is under way" in server.said
-                said = list(takewhile(lambda line: not line.startswith("Exception ignored in"), server.said))
-                assert not any("Traceback" in line for line in said)  # sockets may be left to the interpreter's end
+                assert not any("Traceback" in line for line in server.said)
         assert len(log.record.acknowledged) > 250
         entries = verify_log(log)
         assert len(entries) == len(log.record.acknowledged), "an ordered stop leaves nobody without an answer"

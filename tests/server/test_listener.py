@@ -2,15 +2,21 @@
 
 import asyncio
 import socket
+import ssl
 import tracemalloc
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from translog.errors import SettingsError
 from translog.server.listener import Listener, parse_address
+from translog.server.settings import ServerSettings
 
+from .certificates import Authority
 from .conftest import Serve
 from .harness import PATIENCE_S, Running, connection, parse_answer, publication_blocked, request_bytes, until
 
@@ -349,6 +355,87 @@ async def test_a_request_that_does_not_end_is_cut_off_after_a_while(serve: Serve
         await log.server.stop()
         assert b"200 OK" not in await closed(reader)
     assert await (await serve(directory=log.directory)).size() == 0
+
+
+async def test_stopping_lets_the_body_of_a_request_under_way_arrive(serve: Serve) -> None:
+    log = await serve(drain_timeout_ms=1_000 * PATIENCE_S)
+    async with log.connection() as (reader, writer):
+        writer.write(b"POST /add HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        async with log.connection() as (idle, idle_writer):
+            await answered(idle, idle_writer)
+            stop = asyncio.create_task(log.server.stop())
+            assert await closed(idle) == b""
+        for _ in range(2):
+            assert not stop.done()
+            writer.write(b"xxxxx")
+            await writer.drain()
+            await asyncio.sleep(0.01)
+        async with asyncio.timeout(PATIENCE_S / 2):
+            parse_answer(await closed(reader)).require_ok()
+            await stop
+    assert await (await serve(directory=log.directory)).size() == 1
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_connection_that_comes_with_the_end_is_closed_too(turns: int) -> None:
+    """Its socket is accepted, its transport, its protocol and its task are made one turn of the event loop after the other."""
+    listener = Listener(web.Application(), ServerSettings(drain_timeout_ms=1_000 * PATIENCE_S))
+    host, _, port = (await listener.start("127.0.0.1:0")).rpartition(":")
+    with socket.socket() as client:
+        client.connect((host, int(port)))  # what the kernel does; the event loop knows nothing of it yet
+        client.setblocking(False)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(PATIENCE_S / 2):
+            await listener.stop()
+            with suppress(ConnectionError):
+                assert await asyncio.get_running_loop().sock_recv(client, 1) == b""
+    assert not listener._open
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """The contexts of a listener and of its clients."""
+    Authority("test authority").issue().write(tmp_path, "server")
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    server.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE  # test_tls.py is about certificates
+    return server, client
+
+
+@contextmanager
+def connected(address: str, context: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
+    """A blocking connection that has yet to shake hands."""
+    host, _, port = address.rpartition(":")
+    with (
+        socket.create_connection((host, int(port)), timeout=PATIENCE_S) as plain,
+        context.wrap_socket(plain, do_handshake_on_connect=False) as client,
+    ):
+        yield client
+
+
+async def test_a_client_that_ends_its_handshake_after_the_end_is_not_served(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    listener = Listener(web.Application(), ServerSettings(), tls=tls[0])
+    with connected(await listener.start("127.0.0.1:0"), tls[1]) as client:
+        await until(lambda: bool(listener._open))
+        await listener.stop()
+        with suppress(ConnectionError):
+            await asyncio.to_thread(client.do_handshake)
+            assert await asyncio.to_thread(client.recv, 1) == b""
+        await until(lambda: not listener._open)
+
+
+async def test_a_client_that_does_not_say_goodbye_is_left(
+    tls: tuple[ssl.SSLContext, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("translog.server.listener._LINGER_S", 0.02)
+    listener = Listener(web.Application(), ServerSettings(), tls=tls[0])
+    with connected(await listener.start("127.0.0.1:0"), tls[1]) as client:
+        await asyncio.to_thread(client.do_handshake)
+        await listener.stop()
+        await until(lambda: not listener._open)
+        assert await asyncio.to_thread(client.recv, 1) == b""
 
 
 async def test_stopping_twice_is_stopping_once(log_server: Running) -> None:

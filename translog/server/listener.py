@@ -46,16 +46,47 @@ _ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%a-z]+)\]|(?P<host>[^\[\]:\s]+))
 class _Connection(web.RequestHandler):
     """aiohttp's connection, with its own errors (what it cannot parse as HTTP) as problem+json."""
 
-    __slots__ = ("answer", "body", "on_lost")
+    __slots__ = ("answer", "body", "on_lost", "wanted", "wire")
 
     on_lost: Callable[["_Connection"], None]
     body: Share
     answer: Share
+    wanted: bool
+    wire: asyncio.Transport | None
+    """The transport, which aiohttp forgets as soon as it has asked it to close."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A connection that is made when the listener stops is not begun: nobody would tell it to end."""
+        if isinstance(transport, asyncio.Transport):
+            self.wire = transport
+        if self.wanted:
+            super().connection_made(transport)
+        else:
+            self.end()
+
+    def end(self) -> None:
+        """Lets go of the connection at once."""
+        if self.wire is not None:
+            self.wire.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """aiohttp reads nothing more once a connection is to end; but the request in hand may wait for the rest of its body."""
+        in_hand = self.transport is not None and (self._waiter is None or self._waiter.done())
+        if not in_hand or not (self._close or self._force_close):
+            super().data_received(data)
+            return
+        ending = self._close, self._force_close
+        self._close = self._force_close = False
+        try:
+            super().data_received(data)
+        finally:
+            self._close, self._force_close = ending
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.body.give_back()
         self.answer.give_back()
         self.on_lost(self)
+        self.wire = None
         super().connection_lost(exc)
 
     async def finish_response(
@@ -178,6 +209,7 @@ class Listener:
         self._handshake_s = None if tls is None else settings.tls.handshake_timeout_ms / 1000
         self._open: set[_Connection] = set()
         self._lingering: set[_Refusal] = set()
+        self._left = asyncio.Event()
         self._bodies = Budget(settings.bodies_bytes_max)
         self._answers = Budget(settings.answers_bytes_max)
         self._idle_since: dict[asyncio.Protocol, float] = {}
@@ -210,13 +242,26 @@ class Listener:
 
     async def close_socket(self) -> None:
         """Takes no more connections; those that are there go on."""
-        if self._server is not None:
-            self._server.close()
+        if self._server is None:
+            return
+        for sock in self._server.sockets:
+            asyncio.get_running_loop().remove_reader(sock)
+        await asyncio.sleep(0)  # what was accepted gets its transport, which asyncio refuses once its server is closed
+        self._server.close()
 
     async def stop(self) -> None:
         """Lets requests under way finish, for a while, and closes everything."""
         await self.close_socket()
+        for connection in self._open:
+            connection.wanted = False
         await self._runner.cleanup()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_S):  # for the last bytes of an answer, and for a TLS peer to say goodbye
+                while any(connection.wire is not None for connection in self._open):
+                    self._left.clear()
+                    await self._left.wait()
+        for connection in list(self._open):
+            connection.end()
         for refusal in list(self._lingering):
             refusal.end()
         if self._sweeper is not None:
@@ -253,6 +298,8 @@ class Listener:
                 return _Refusal(self._lingering)
             connection = _Connection(server, **options)
             connection.on_lost = self._lost
+            connection.wanted = True
+            connection.wire = None
             connection.body = Share(self._bodies)
             connection.answer = Share(self._answers)
             self._open.add(connection)
@@ -263,6 +310,7 @@ class Listener:
 
     def _lost(self, connection: _Connection) -> None:
         self._open.discard(connection)
+        self._left.set()
         self._idle_since.pop(connection, None)
 
     @web.middleware
@@ -303,16 +351,16 @@ class Listener:
 
     def _patience_s(self, connection: _Connection) -> float:
         """How long a connection may have no request in hand."""
-        if connection.transport is None:  # a TLS handshake, which asyncio ends by itself and tells nobody
+        if connection.wire is None:  # a TLS handshake, which asyncio ends by itself and tells nobody
             return (self._handshake_s or 0) + _SWEEP_S
-        sending = connection.transport.get_write_buffer_size() > 0
+        sending = connection.wire.get_write_buffer_size() > 0
         return (self._settings.send_timeout_ms if sending else self._settings.idle_timeout_ms) / 1000
 
     def _drop(self, connection: _Connection) -> None:
-        if connection.transport is None:
+        if connection.wire is None:
             self._lost(connection)
         else:
-            connection.transport.abort()
+            connection.end()
 
 
 def hold_body(request: web.BaseRequest, count: int) -> None:
