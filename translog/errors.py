@@ -63,6 +63,12 @@ class QuorumError(VerificationError):
     default_code = "no-quorum"
 
 
+class DisclosureError(VerificationError):
+    """A disclosed field, or what binds it to its event, log and stream, is not what the entry commits to."""
+
+    default_code = "bad-disclosure"
+
+
 class RefusedError(TranslogError):
     """The request is understood and not allowed."""
 
@@ -101,6 +107,12 @@ class NotFoundError(TranslogError):
     def __init__(self, detail: str, *, hint: str = "", code: str = "", retry_after_ms: int | None = None) -> None:
         super().__init__(detail, hint=hint, code=code)
         self.retry_after_ms = retry_after_ms
+
+
+class ConflictError(TranslogError):
+    """Conflicts with what is stored."""
+
+    default_code = "conflict"
 
 
 class PushbackError(TranslogError):

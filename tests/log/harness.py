@@ -15,21 +15,33 @@ from typing import Any, Literal
 from log.check_log import check_log
 from translog.core.checkpoint import parse_checkpoint
 from translog.core.cosignature import KeySigner
-from translog.core.integrate import EMPTY_EDGE, integrate
+from translog.core.integrate import EMPTY_EDGE, integrate, load_edge
 from translog.core.keys import KeyType, SKey
 from translog.core.merkle import EMPTY_ROOT
 from translog.core.policy import parse_policy
 from translog.core.tile import Tile
 from translog.errors import StorageError
+from translog.events.entry import Numbered, entry_kind, parse_entry
 from translog.log.head import SLOT_BYTES, Head, HeadFile, encode_slot
 from translog.log.lifecycle import LogService, Mode
 from translog.log.metrics import LogMetrics
+from translog.log.numbering import Assembled, Draft, EventAssembler, Note
 from translog.log.settings import LogSettings
 from translog.storage.memory import MemoryDisk, MemoryStore
-from translog.storage.store import LogMeta, Profile, StoredCheckpoint, TreeState, Update
+from translog.storage.store import (
+    EventRows,
+    LogMeta,
+    Profile,
+    StoredCheckpoint,
+    StreamHead,
+    StreamName,
+    TreeState,
+    Update,
+)
 
 ORIGIN = "log.example/test"
 META = LogMeta(format_version=1, origin=ORIGIN, profile=Profile.OPAQUE)
+EVENTS_META = LogMeta(format_version=1, origin=ORIGIN, profile=Profile.EVENTS)
 SKEY = SKey(name=ORIGIN, type=KeyType.ED25519, seed=bytes(32))
 POLICY = parse_policy(f"log {SKEY.vkey}\nquorum none\n".encode())
 PATIENCE_S = 10
@@ -150,8 +162,9 @@ class RecordingHead(HeadFile):
 class World:
     """The machine under a log."""
 
-    def __init__(self, path: Path, **settings: Any) -> None:
-        self.disk = MemoryDisk(meta=META)
+    def __init__(self, path: Path, *, meta: LogMeta = META, **settings: Any) -> None:
+        self.meta = meta
+        self.disk = MemoryDisk(meta=meta)
         self.head_path = path / "head"
         self.clock = FakeClock()
         self.settings = LogSettings(
@@ -210,7 +223,7 @@ class World:
 
     def service(self) -> LogService:
         return LogService(
-            meta=META,
+            meta=self.meta,
             open_store=self.open_store,
             open_head=self.open_head,
             signers=[self.signer],
@@ -236,6 +249,64 @@ class World:
         entries = check_log(MemoryStore(self.disk), POLICY, signed=self.signed)
         assert not self.violations
         return entries
+
+
+class NumberedLog:
+    """An events log without a service: what is appended is numbered and committed here and now."""
+
+    def __init__(self) -> None:
+        self.disk = MemoryDisk(meta=EVENTS_META)
+        self.time_ms = 1_700_000_000_000
+        self.open()
+
+    def open(self) -> None:
+        """As after a crash: nothing is known but what the disk has."""
+        self.store = MemoryStore(self.disk)
+        state = self.store.read_state()
+        self.edge = load_edge(self.store, size=state.size, root=state.root)
+        self.assembler = EventAssembler(self.store)
+
+    def commit(self, *batch: Sequence[Draft | Note]) -> Assembled:
+        """One commit of these submissions. Raises what the store raises; then `open` it again."""
+        self.time_ms += 1
+        assembled = self.assembler.assemble(batch, size=self.edge.size, received_at_ms=self.time_ms)
+        if assembled.entries:
+            grown = integrate(self.edge, assembled.entries)
+            state = TreeState(size=grown.edge.size, root=grown.edge.root, received_at_ms=self.time_ms)
+            self.store.commit(
+                Update(
+                    old_size=self.edge.size,
+                    state=state,
+                    entries=assembled.entries,
+                    tiles=grown.tiles,
+                    rows=assembled.rows,
+                )
+            )
+            self.edge = grown.edge
+        return assembled
+
+
+def derive_rows(disk: MemoryDisk) -> EventRows:
+    """The ids, streams and numbers that follow from the entries and payload rows on a disk, told in order and in no haste."""
+    ids: dict[bytes, bytes] = {}
+    streams: dict[StreamName, StreamHead] = {}
+    numbers: dict[tuple[StreamName, int], int] = {}
+    for index, entry in enumerate(disk.entries):
+        if entry_kind(entry) != "event/1":
+            continue
+        event = parse_entry(entry)
+        row = disk.payloads[index]
+        name = StreamName(event.member, event.stream)
+        if row.uid_key is not None and row.mac is not None:
+            place = index.to_bytes(8, "big")
+            first = row.uid_key not in ids
+            ids[row.uid_key if first else row.uid_key + row.mac] = place + row.mac if first else place
+        streams[name] = StreamHead(
+            numbered=event.numbered, next_seq=event.seq + 1, last_index=index, last_received_at_ms=event.received_at_ms
+        )
+        if event.numbered is Numbered.SENDER:
+            numbers[name, event.seq] = index
+    return EventRows(payloads=disk.payloads, blobs=disk.blobs, ids=ids, streams=streams, numbers=numbers)
 
 
 async def until(condition: Callable[[], bool]) -> None:

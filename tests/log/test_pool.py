@@ -22,12 +22,12 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
-def make_pool(*, entries_max: int = 10, entry_bytes_max: int = 100) -> Pool:
+def make_pool(*, entries_max: int = 10, entry_bytes_max: int = 100) -> Pool[bytes]:
     return Pool(entries_max=entries_max, entry_bytes_max=entry_bytes_max, retry_after_ms=7)
 
 
-def take(pool: Pool, *, entries_max: int = ALL, entry_bytes_max: int = ALL) -> list[list[bytes]]:
-    return [list(taken.entries) for taken in pool.take(entries_max=entries_max, entry_bytes_max=entry_bytes_max)]
+def take(pool: Pool[bytes], *, entries_max: int = ALL, entry_bytes_max: int = ALL) -> list[list[bytes]]:
+    return [list(taken.items) for taken in pool.take(entries_max=entries_max, entry_bytes_max=entry_bytes_max)]
 
 
 async def test_first_in_first_out() -> None:

@@ -45,6 +45,11 @@ class ClockGuard:
         """How far the wall clock is now from where the last good tick lets expect it."""
         return self._clock.wall_ms() - self._clock.boot_ms() - self._offset_ms
 
+    @property
+    def wall_ms(self) -> int:
+        """What the wall clock says, right or wrong."""
+        return self._clock.wall_ms()
+
     def tick(self) -> int:
         """The time in ms since the epoch. Raises PushbackError while the clocks do not agree."""
         wall_ms = self._clock.wall_ms()

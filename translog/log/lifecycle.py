@@ -6,57 +6,38 @@ it until somebody looks.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from enum import Enum
-from functools import partial
-from typing import TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
 
 import structlog
 
-from translog.core.merkle import EMPTY_ROOT
 from translog.core.note import Signer
 from translog.core.tile import TileCache
-from translog.errors import (
-    CorruptionError,
-    FenceError,
-    HeldError,
-    PushbackError,
-    StorageError,
-    TranslogError,
-)
-from translog.log.clock import Clock, ClockGuard
+from translog.errors import CorruptionError, FenceError, HeldError, PushbackError, StorageError, TranslogError
+from translog.log.access import LogAccess, stopping
+from translog.log.access import Mode as Mode  # whoever has a LogService asks for its mode
+from translog.log.clock import Clock
 from translog.log.head import HeadFile
 from translog.log.metrics import LogMetrics
+from translog.log.numbering import EventAssembler, OpaqueAssembler
 from translog.log.opening import Opening, open_log
-from translog.log.pool import Pool, Sequenced, require_entries
 from translog.log.publisher import Publisher
 from translog.log.reader import Published, Reader
-from translog.log.sequencer import Sequencer
+from translog.log.sequencer import Assembler, Sequencer
 from translog.log.settings import LogSettings
-from translog.log.waiters import SizeWaiters, uninterrupted
-from translog.storage.store import LogMeta, LogStore, TreeState
+from translog.log.waiters import uninterrupted
+from translog.storage.store import LogMeta, LogStore, Profile, TreeState
 
 _logger = structlog.get_logger()
 
 _CLOCK_WATCH_S = 5.0
 
-T = TypeVar("T")
 _Work = Callable[[], Coroutine[None, None, None]]
 
 
-class Mode(Enum):
-    """What the log does at the moment."""
-
-    STARTING = "starting"
-    OPEN = "open"
-    REOPENING = "reopening"
-    HELD = "held"
-    STOPPING = "stopping"
-
-
-class LogService:
+class LogService(LogAccess):
     """One log, from `start` to `stop`. Belongs to the event loop's thread; everything that blocks runs on its threads."""
 
     def __init__(
@@ -70,34 +51,13 @@ class LogService:
         settings: LogSettings,
         metrics: LogMetrics,
     ) -> None:
-        self.meta = meta
-        self.settings = settings
-        self.metrics = metrics
-        self.mode = Mode.STARTING
-        self.held: TranslogError | None = None
-        self.integrated = TreeState(size=0, root=EMPTY_ROOT, received_at_ms=0)
+        super().__init__(meta=meta, clock=clock, settings=settings, metrics=metrics)
         self._open_store = open_store
         self._open_head = open_head
         self._signers = signers
-        self.guard = ClockGuard(clock, jump_ms_max=settings.clock_jump_ms, retry_after_ms=settings.retry_after_ms)
-        self._pool = Pool(
-            entries_max=settings.pool_entries_max,
-            entry_bytes_max=settings.pool_bytes_max,
-            retry_after_ms=settings.retry_after_ms,
-        )
-        self._published_waiters = SizeWaiters()
-        self._integrated_waiters = SizeWaiters()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._signing = ThreadPoolExecutor(1, thread_name_prefix="signing")
-        self._readers = ThreadPoolExecutor(settings.reader_threads, thread_name_prefix="reader")
-        self._opening: Opening | None = None
-        self._reader: Reader | None = None
         self._cache = TileCache(tiles_max=settings.tile_cache_tiles)
-        self._task: asyncio.Task[None] | None = None
-        self._may_sign = False
-        self._in_flight = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
 
     # --- start and stop -------------------------------------------------------------------------------------------------
 
@@ -133,7 +93,7 @@ class LogService:
             await asyncio.wait([self._task])
             if not self._task.cancelled() and (error := self._task.exception()) is not None:
                 _logger.critical("the log's task had ended", error=repr(error))
-        self._pool.fail_all(_stopping())
+        self._pool.fail_all(stopping())
         await self._close_opening()
         for executor in (self._writer, self._signing, self._readers):
             await asyncio.to_thread(executor.shutdown)
@@ -143,114 +103,6 @@ class LogService:
         """Whether something committed will still be published if one waits."""
         running = self._task is not None and not self._task.done() and self.held is None
         return running and (self.published is None or self.published.size < self.integrated.size)
-
-    # --- appending ------------------------------------------------------------------------------------------------------
-
-    async def append(self, entries: Sequence[bytes], *, timeout_ms: int | None = None) -> Sequenced:
-        """Commits `entries`, together and in order; durable when it returns.
-
-        Raises MalformedError for no entries, TooLargeError for one that fits no bundle, PushbackError (nothing was written),
-        HeldError, or StorageError `outcome-unknown`, which it also is when nothing is known within the time.
-        """
-        try:
-            require_entries(entries)
-            self._require_open()
-            self.guard.tick()
-            submission = self._pool.add(entries)
-        except TranslogError as error:
-            self.metrics.pushbacks.labels(error.code).inc()
-            raise
-        self.metrics.pool_entries.set(self._pool.entries)
-        self._begin_waiting()
-        try:
-            return await submission.outcome(timeout_ms=timeout_ms)
-        finally:
-            self._end_waiting()
-
-    async def wait_published(self, size: int, *, timeout_ms: int) -> bool:
-        """Whether a checkpoint of at least `size` is published, or becomes so within the time."""
-        self._begin_waiting()
-        try:
-            return await self._published_waiters.wait(size, timeout_ms=timeout_ms)
-        finally:
-            self._end_waiting()
-
-    def _begin_waiting(self) -> None:
-        """Somebody waits for sequencing or publishing: `stop` gives them time."""
-        self._in_flight += 1
-        self._idle.clear()
-
-    def _end_waiting(self) -> None:
-        self._in_flight -= 1
-        if not self._in_flight:
-            self._idle.set()
-
-    def _require_open(self) -> None:
-        if self.mode is Mode.HELD:
-            raise self._held_error()
-        if self.mode is Mode.STOPPING:
-            raise _stopping()
-        if self.mode is not Mode.OPEN:
-            raise PushbackError(
-                f"the log is {self.mode.value}; nothing was written",
-                code="not-open",
-                retry_after_ms=self.settings.retry_after_ms,
-            )
-
-    def _held_error(self) -> HeldError:
-        reason = self.held.detail if self.held else ""
-        return HeldError(f"the log takes no entries: {reason}", hint=self.held.hint if self.held else "")
-
-    # --- reading --------------------------------------------------------------------------------------------------------
-
-    @property
-    def published(self) -> Published | None:
-        """What the world sees; None before the first checkpoint."""
-        return self._reader.published if self._reader is not None else None
-
-    async def read(self, read: Callable[[Reader], T]) -> T:
-        """`read` of the published log, on a reader thread. Raises what it raises, or PushbackError before the first
-        checkpoint. A CorruptionError holds the log: it serves on, but signs and takes nothing."""
-        with self._holding_on_corruption() as reader:
-            return await self._run(self._readers, partial(read, reader))
-
-    def read_at_once(self, read: Callable[[Reader], T]) -> T:
-        """The same here on the event loop's thread, for a `read` that touches one key of the store at most: going to another
-        thread costs more than that."""
-        with self._holding_on_corruption() as reader:
-            return read(reader)
-
-    @contextmanager
-    def _holding_on_corruption(self) -> Iterator[Reader]:
-        if self._reader is None:
-            raise PushbackError("nothing is published yet", code="not-open", retry_after_ms=self.settings.retry_after_ms)
-        try:
-            yield self._reader
-        except CorruptionError as error:
-            self._hold(error)
-            if self._task is not None:
-                self._task.cancel()
-            raise
-
-    async def wait_integrated(self, size: int, *, timeout_ms: int) -> bool:
-        """Whether `size` entries are committed, or become so within the time."""
-        return await self._integrated_waiters.wait(size, timeout_ms=timeout_ms)
-
-    async def read_integrated(self, *, start: int, end: int) -> list[bytes]:
-        """Committed entries [start, end), published or not: for the log's own followers. Raises StorageError while the log
-        is being opened anew."""
-        opening = self._opening
-        if opening is None:
-            raise StorageError("the store is closed", code="store-closed")
-        return await self._run(self._readers, lambda: opening.store.read_entries(start=start, end=end))
-
-    # --- the operator's actions -----------------------------------------------------------------------------------------
-
-    def accept_clock(self, operator: str) -> int:
-        """Takes the clock as it is for right. Returns by how many ms it had been set."""
-        jump_ms = self.guard.accept()
-        _logger.warning("the clock was accepted", operator=operator, jump_ms=jump_ms)
-        return jump_ms
 
     # --- the life of the tasks ------------------------------------------------------------------------------------------
 
@@ -265,6 +117,7 @@ class LogService:
         if opening.held is not None:
             self._hold(opening.held)
             return []
+        assembler = await uninterrupted(self._run(self._writer, lambda: self._assembler(opening.store)))
         publisher = Publisher(
             store=opening.store,
             head=opening.head,
@@ -296,6 +149,7 @@ class LogService:
             edge=opening.edge,
             received_at_ms=opening.state.received_at_ms,
             pool=self._pool,
+            assembler=assembler,
             guard=self.guard,
             writer=self._writer,
             settings=self.settings,
@@ -330,6 +184,9 @@ class LogService:
             lambda: open_log(self._open_store, self._open_head, signers=self._signers, shown=shown),
         )
         return self._opening
+
+    def _assembler(self, store: LogStore) -> Assembler[Any]:
+        return OpaqueAssembler() if self.meta.profile is Profile.OPAQUE else EventAssembler(store)
 
     async def _supervise(self, work: list[_Work]) -> None:
         while work:
@@ -374,11 +231,6 @@ class LogService:
             except Exception as error:  # what nobody foresaw holds the log, above
                 errors = [error]
 
-    def _set_integrated(self, state: TreeState) -> None:
-        self.integrated = state
-        self.metrics.integrated_size.set(state.size)
-        self._integrated_waiters.reached(state.size)
-
     def _require_may_sign(self) -> None:
         if not self._may_sign:
             raise self._held_error()
@@ -388,21 +240,6 @@ class LogService:
             self._reader = Reader(store=self._opening.store, published=published, cache=self._cache)
             self._published_waiters.reached(published.size)
 
-    def _hold(self, error: TranslogError) -> None:
-        if self.held is None:
-            _logger.critical(
-                "the log is held: it serves, but does not sign or take entries", code=error.code, detail=str(error)
-            )
-        self.held = error
-        self._may_sign = False
-        if self.mode is not Mode.STOPPING:
-            self._set_mode(Mode.HELD)
-        self._pool.fail_all(self._held_error())
-
-    def _set_mode(self, mode: Mode) -> None:
-        self.mode = mode
-        self.metrics.accepting.set(mode is Mode.OPEN)
-
     async def _close_opening(self) -> None:
         opening, self._opening = self._opening, None
         if opening is not None:
@@ -410,10 +247,3 @@ class LogService:
                 await self._run(self._writer, opening.store.close)
             finally:
                 opening.head.close()
-
-    async def _run(self, executor: Executor, function: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(executor, function)
-
-
-def _stopping() -> PushbackError:
-    return PushbackError("the log is shutting down; nothing was written", code="not-open", retry_after_ms=5_000)

@@ -21,6 +21,11 @@ class LogMetrics:
         self.appended_bytes = Counter(
             "translog_appended_bytes", "Bytes of entries committed since the start.", registry=self.registry
         )
+        self.known_events = Counter(
+            "translog_known_events",
+            "Events not written: they were known already, or have the id of a known one and other content.",
+            registry=self.registry,
+        )
         self.pushbacks = Counter("translog_pushbacks", "Appends refused, by reason.", ["code"], registry=self.registry)
         self.failed_writes = Counter(
             "translog_failed_writes", "Commits, publications or head writes that failed.", registry=self.registry

@@ -93,6 +93,15 @@ class Inclusion:
     proof: list[bytes]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Before:
+    """A checkpoint from before an entry, and the consistency proof from it to a later tree: none from size 0."""
+
+    size: int
+    note: bytes
+    proof: tuple[bytes, ...]
+
+
 class _Leaf:
     """A HashReader that reads, along with the hashes it is asked for, that of one leaf."""
 
@@ -210,6 +219,15 @@ class Reader:
                 found = StoredCheckpoint(size=self.published.size, note=self.published.note)
             stored = found
         return self._receipt_at(index, stored)
+
+    def before(self, *, index: int, size: int) -> Before | None:
+        """The newest kept checkpoint from before entry `index`, and how the tree of `size` follows from it; None if none was
+        kept."""
+        stored = self._store.find_checkpoint_below(size_max=index)
+        if stored is None:
+            return None
+        proof = self.consistency(old=stored.size, new=size) if stored.size else []
+        return Before(size=stored.size, note=stored.note, proof=tuple(proof))
 
     def receipts(self, *, first: int, count: int) -> list[bytes]:
         """Receipts for `count` entries from `first`, all at the published checkpoint. Raises NotFoundError."""

@@ -21,8 +21,12 @@ from translog.errors import CorruptionError, NotFoundError, SettingsError, Stora
 from translog.storage import keyspace
 from translog.storage.lock import DirectoryLock
 from translog.storage.store import (
+    EventRows,
     LogMeta,
+    PayloadRow,
     StoredCheckpoint,
+    StreamHead,
+    StreamName,
     TreeState,
     Update,
     missing,
@@ -114,6 +118,7 @@ class LevelDBStore:
                 batch.put(keyspace.entry_key(index), entry)
             for tile, hashes in update.tiles.items():
                 batch.put(keyspace.tile_key(tile.level, tile.index), hashes)
+            _put_rows(batch, update.rows)
             batch.put(keyspace.STATE, keyspace.encode_state(update.state))
 
         self._write(fill, sync=True)
@@ -190,6 +195,41 @@ class LevelDBStore:
             self._require_committed(end, f"entry {end - 1}")
             raise missing(f"entry {start + len(entries)}")
         return entries
+
+    def read_payloads(self, indexes: Sequence[int]) -> list[PayloadRow | None]:
+        values = self._read(lambda: [_get(self._db, keyspace.payload_key(index)) for index in indexes])
+        return [None if value is None else keyspace.decode_payload_row(value) for value in values]
+
+    def read_blobs(self, index: int) -> list[bytes]:
+        def read() -> list[bytes]:
+            records: list[bytes] = []
+            start, stop = keyspace.blob_key(index, 0), keyspace.blob_key(index, keyspace.BLOBS_MAX) + b"\x00"
+            with self._db.iterator(start=start, stop=stop, verify_checksums=True) as rows:
+                for key, value in rows:
+                    if key != keyspace.blob_key(index, len(records)):
+                        break
+                    records.append(value)
+            return records
+
+        return self._read(read)
+
+    def find_ids(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        def read() -> list[bytes | None]:
+            return [_get(self._db, keyspace.id_row_key(key)) for key in keys]
+
+        return self._read(read)
+
+    def read_streams(self) -> dict[StreamName, StreamHead]:
+        def read() -> dict[StreamName, StreamHead]:
+            start, stop = keyspace.STREAM_START, keyspace.STREAM_END
+            with self._db.iterator(start=start, stop=stop, verify_checksums=True) as rows:
+                return dict(keyspace.decode_stream_row(key, value) for key, value in rows)
+
+        return self._read(read)
+
+    def find_number(self, stream: StreamName, seq: int) -> int | None:
+        value = self._read(lambda: _get(self._db, keyspace.number_key(stream, seq)))
+        return None if value is None else keyspace.decode_index(value)
 
     def _require_committed(self, size: int, what: str) -> None:
         committed = self.read_state().size
@@ -288,6 +328,20 @@ def open_db(path: Path, *, create: bool) -> Any:
 def _get(db: Any, key: bytes) -> bytes | None:
     value: bytes | None = db.get(key, verify_checksums=True)
     return value
+
+
+def _put_rows(batch: Any, rows: EventRows) -> None:
+    put = batch.put
+    for index, row in rows.payloads.items():
+        put(keyspace.payload_key(index), keyspace.encode_payload_row(row))
+    for (index, number), record in rows.blobs.items():
+        put(keyspace.blob_key(index, number), record)
+    for key, value in rows.ids.items():
+        put(keyspace.id_row_key(key), value)
+    for stream, head in rows.streams.items():
+        put(keyspace.stream_row_key(stream), keyspace.encode_stream_head(head))
+    for (stream, seq), index in rows.numbers.items():
+        put(keyspace.number_key(stream, seq), keyspace.encode_index(index))
 
 
 def repair_db(path: Path) -> None:

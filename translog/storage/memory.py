@@ -3,7 +3,8 @@
 Rules: a MemoryDisk is what survives; a MemoryStore is a process's view of it. A fault is planned for the next call of an
 operation and is refused (nothing applied), lost (applied, but failure reported) or a crash (applied or not as planned, and
 every later call fails until the disk is opened anew). A crash loses what was published since the last commit. Writes that
-no correct log makes (a tile that is not a continuation of itself) raise CorruptionError.
+no correct log makes (a tile that is not a continuation of itself, an id or a number given twice, a stream that goes back)
+raise CorruptionError.
 """
 
 import threading
@@ -18,8 +19,12 @@ from translog.core.tile import TILE_WIDTH, Tile, format_tile_path
 from translog.core.wire import HASH_BYTES
 from translog.errors import CorruptionError, NotFoundError, StorageError
 from translog.storage.store import (
+    EventRows,
     LogMeta,
+    PayloadRow,
     StoredCheckpoint,
+    StreamHead,
+    StreamName,
     TreeState,
     Update,
     missing,
@@ -45,6 +50,11 @@ class MemoryDisk:
     state: TreeState = field(default_factory=lambda: TreeState(size=0, root=EMPTY_ROOT, received_at_ms=0))
     entries: list[bytes] = field(default_factory=list)
     tiles: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    payloads: dict[int, PayloadRow] = field(default_factory=dict)
+    blobs: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    ids: dict[bytes, bytes] = field(default_factory=dict)
+    streams: dict[StreamName, StreamHead] = field(default_factory=dict)
+    numbers: dict[tuple[StreamName, int], int] = field(default_factory=dict)
     latest: StoredCheckpoint | None = None
     kept: dict[int, StoredCheckpoint] = field(default_factory=dict)
     faults: list[tuple[Literal["commit", "publish"], Fault]] = field(default_factory=list)
@@ -76,12 +86,18 @@ class MemoryStore:
             require_successor(update, self._disk.state)
             for tile, hashes in update.tiles.items():
                 _require_continuation(tile, self._disk.tiles.get((tile.level, tile.index), b""), hashes)
+            _require_new(update.rows, self._disk)
             fault = self._take_fault("commit")
             if fault in (Fault.REFUSED, Fault.CRASH_BEFORE):
                 self._fail(fault)
             self._disk.entries.extend(update.entries)
             for tile, hashes in update.tiles.items():
                 self._disk.tiles[tile.level, tile.index] = hashes
+            self._disk.payloads.update(update.rows.payloads)
+            self._disk.blobs.update(update.rows.blobs)
+            self._disk.ids.update(update.rows.ids)
+            self._disk.streams.update(update.rows.streams)
+            self._disk.numbers.update(update.rows.numbers)
             self._disk.state = update.state
             self._disk.latest = self._latest
             self._disk.kept = dict(self._kept)
@@ -150,6 +166,34 @@ class MemoryStore:
                 raise missing(f"entry {start + len(entries)}")
             return entries
 
+    def read_payloads(self, indexes: Sequence[int]) -> list[PayloadRow | None]:
+        with self._lock:
+            self._require_open()
+            return [self._disk.payloads.get(index) for index in indexes]
+
+    def read_blobs(self, index: int) -> list[bytes]:
+        with self._lock:
+            self._require_open()
+            records: list[bytes] = []
+            while (record := self._disk.blobs.get((index, len(records)))) is not None:
+                records.append(record)
+            return records
+
+    def find_ids(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        with self._lock:
+            self._require_open()
+            return [self._disk.ids.get(key) for key in keys]
+
+    def read_streams(self) -> dict[StreamName, StreamHead]:
+        with self._lock:
+            self._require_open()
+            return dict(self._disk.streams)
+
+    def find_number(self, stream: StreamName, seq: int) -> int | None:
+        with self._lock:
+            self._require_open()
+            return self._disk.numbers.get((stream, seq))
+
     def close(self) -> None:
         with self._lock:
             if not self._dead:
@@ -185,3 +229,12 @@ class MemoryStore:
 def _require_continuation(tile: Tile, old: bytes, new: bytes) -> None:
     if len(new) != tile.width * HASH_BYTES or len(new) <= len(old) or not new.startswith(old):
         raise CorruptionError(f"{format_tile_path(tile)} would be rewritten instead of continued")
+
+
+def _require_new(rows: EventRows, disk: MemoryDisk) -> None:
+    if rows.ids.keys() & disk.ids.keys() or rows.numbers.keys() & disk.numbers.keys():
+        raise CorruptionError("an event's id or number would be given a second time")
+    for stream, head in rows.streams.items():
+        old = disk.streams.get(stream)
+        if old is not None and (head.numbered is not old.numbered or head.next_seq <= old.next_seq):
+            raise CorruptionError(f"the stream {stream} would go back, or be numbered otherwise")

@@ -6,12 +6,13 @@ event loop. Adapters wrap every foreign exception in StorageError (the outcome o
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from translog.core.tile import Tile
 from translog.errors import CorruptionError, FenceError
+from translog.events.entry import Numbered
 
 
 class Profile(StrEnum):
@@ -40,14 +41,61 @@ class TreeState:
     received_at_ms: int
 
 
+class StreamName(NamedTuple):
+    """One numbered source of a member, by their public names."""
+
+    member: str
+    stream: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamHead:
+    """Where a stream is: who numbers it, for life; its next number; its newest event's index and time of receipt."""
+
+    numbered: Numbered
+    next_seq: int
+    last_index: int
+    last_received_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PayloadRow:
+    """What is kept of an event beside its entry. `uid_key` and `mac` (16 bytes each) are both there or both None; `record` is
+    None if the log never got it; `blobs` counts the records beside it."""
+
+    record: bytes | None
+    uid_key: bytes | None = None
+    mac: bytes | None = None
+    blobs: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRows:
+    """What a commit of an events log writes beside entries and tiles. Empty in an opaque log.
+
+    `payloads` by index, one for every event; `blobs` by index and number, from 0 without holes; `ids` as keyspace.py encodes
+    them, never one that is there already; `streams` every head that moved; `numbers` of sender-numbered streams, to the index.
+    """
+
+    payloads: Mapping[int, PayloadRow] = field(default_factory=dict)
+    blobs: Mapping[tuple[int, int], bytes] = field(default_factory=dict)
+    ids: Mapping[bytes, bytes] = field(default_factory=dict)
+    streams: Mapping[StreamName, StreamHead] = field(default_factory=dict)
+    numbers: Mapping[tuple[StreamName, int], int] = field(default_factory=dict)
+
+
+NO_ROWS = EventRows()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
-    """One commit: entries [old_size, state.size), the tiles that grew, and the state after it."""
+    """One commit: entries [old_size, state.size), the tiles that grew, the state after it, and what belongs to its events."""
 
     old_size: int
     state: TreeState
     entries: Sequence[bytes]
     tiles: Mapping[Tile, bytes]
+    rows: EventRows = NO_ROWS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +154,26 @@ class LogStore(Protocol):
         Always succeeds below the committed size, or raises CorruptionError. Raises NotFoundError beyond it.
         """
 
+    def read_payloads(self, indexes: Sequence[int]) -> list[PayloadRow | None]:
+        """The payload row of each entry, in order; None where there is none, as of every entry that is no event.
+
+        Raises CorruptionError for a row that this program does not write. A committed event without a row is damage, which
+        the caller tells from the entry.
+        """
+
+    def read_blobs(self, index: int) -> list[bytes]:
+        """The blob records beside the payload of entry `index`, by number, up to the first that is missing."""
+
+    def find_ids(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """What is stored under each key of an event id (keyspace.py), in order; None for an id that is not known. Sees every
+        committed update as soon as `commit` has returned."""
+
+    def read_streams(self) -> dict[StreamName, StreamHead]:
+        """Every stream that has an event, and where it is. Raises CorruptionError."""
+
+    def find_number(self, stream: StreamName, seq: int) -> int | None:
+        """The index of number `seq` of a sender-numbered stream, None if there is no such number. Raises CorruptionError."""
+
     def close(self) -> None:
         """Waits for reads under way and closes. Later calls raise StorageError. May be called again."""
 
@@ -119,6 +187,20 @@ def require_successor(update: Update, stored: TreeState) -> None:
         raise FenceError(f"the update from {update.old_size} to {new.size} brings {len(update.entries)} entries")
     if new.received_at_ms < stored.received_at_ms:
         raise FenceError(f"time would go back from {stored.received_at_ms} to {new.received_at_ms} ms")
+    _require_rows_within(update)
+
+
+def _require_rows_within(update: Update) -> None:
+    """Raises FenceError for rows that belong to none of the update's entries."""
+    rows = update.rows
+    indexes = [
+        *rows.payloads,
+        *(index for index, _ in rows.blobs),
+        *rows.numbers.values(),
+        *(head.last_index for head in rows.streams.values()),
+    ]
+    if indexes and not update.old_size <= min(indexes) <= max(indexes) < update.state.size:
+        raise FenceError(f"the update from {update.old_size} to {update.state.size} brings rows of other entries")
 
 
 def require_publishable(checkpoint: StoredCheckpoint, *, latest: StoredCheckpoint | None, committed: int) -> None:
