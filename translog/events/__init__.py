@@ -1,0 +1,1 @@
+"""Audit events, pure: canonical events, their seal, their encrypted payloads, entries, disclosures."""

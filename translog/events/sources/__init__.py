@@ -1,0 +1,1 @@
+"""Sources of audit events: a module each, and the table that names them."""

@@ -1,0 +1,200 @@
+"""Log records of an OTLP request in protobuf, cut out byte for byte: a walk over the wire format.
+
+    tag varint (number << 3 | type), then by type: 0 varint, 1 eight bytes, 2 length varint and bytes, 3 … 4 group, 5 four bytes
+
+Rules: the walk goes only as deep as the records, and protobuf's own library decodes what is within; a record that it refuses is
+an error of that record alone. Two resources in one message are one, merged, which is what their bytes one behind the other
+mean. Unknown fields are passed over. https://protobuf.dev/programming-guides/encoding/
+"""
+
+from base64 import b64encode
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+
+from translog.errors import MalformedError, TooLargeError
+from translog.events.jsontext import JSONObject, RecordError, Slice
+from translog.events.sources.otlp_json import TOO_DEEP, VALUE_DEPTH_MAX, undecoded
+
+ENCODING = "protobuf"
+_GROUPS_MAX = 100
+_VARINT, _I64, _LEN, _GROUP, _END, _I32 = range(6)
+_NUMBER_MAX = 2**29 - 1
+
+
+def split_protobuf(body: bytes, records_max: int) -> list[Slice]:
+    """The records of a request in protobuf. Raises MalformedError, TooLargeError."""
+    slices: list[Slice] = []
+    for number, begin, end in _fields(body, 0, len(body)):
+        if number == 1:
+            _split_resource_logs(body, begin, end, slices, records_max)
+    return slices
+
+
+def _split_resource_logs(body: bytes, begin: int, end: int, slices: list[Slice], records_max: int) -> None:
+    resource, scopes, url = _parts(body, begin, end)
+    for scope_begin, scope_end in scopes:
+        scope, records, scope_url = _parts(body, scope_begin, scope_end)
+        if len(slices) + len(records) > records_max:
+            raise TooLargeError(
+                f"more than {records_max} records in one request", hint="send smaller batches", code="too-many-entries"
+            )
+        if records:
+            context = _context(resource, scope, scope_url or url)
+            slices += [parse_protobuf(body[at:until], context) for at, until in records]
+
+
+def _parts(body: bytes, begin: int, end: int) -> tuple[bytes, list[tuple[int, int]], bytes]:
+    """Of a ResourceLogs or ScopeLogs: the resource or scope, where its ScopeLogs or LogRecords are, its schema URL."""
+    shared, url = b"", b""
+    places = []
+    for number, at, until in _fields(body, begin, end):
+        if number == 1:
+            shared += body[at:until]
+        elif number == 2:
+            places.append((at, until))
+        elif number == 3:
+            url = body[at:until]
+    return shared, places, url
+
+
+def _fields(body: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """The fields of a message that have a length: number, where their bytes begin, where they end. Raises MalformedError."""
+    groups: list[int] = []
+    while at < end:
+        tag, at = _varint(body, at, end, bytes_max=5)
+        number, kind = tag >> 3, tag & 7
+        if not 1 <= number <= _NUMBER_MAX:
+            raise _malformed(at)
+        if kind == _VARINT:
+            _, at = _varint(body, at, end, bytes_max=10)
+        elif kind == _I64:
+            at += 8
+        elif kind == _I32:
+            at += 4
+        elif kind == _LEN:
+            length, begin = _varint(body, at, end, bytes_max=5)
+            at = begin + length
+            if at <= end and not groups:
+                yield number, begin, at
+        elif kind == _GROUP and len(groups) < _GROUPS_MAX:
+            groups.append(number)
+        elif kind != _END or not groups or groups.pop() != number:
+            raise _malformed(at)
+        if at > end:
+            raise _malformed(at)
+    if groups:
+        raise _malformed(at)
+
+
+def _varint(body: bytes, at: int, end: int, *, bytes_max: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 7 * bytes_max, 7):
+        if at >= end:
+            break
+        byte = body[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise _malformed(at)
+
+
+def _malformed(at: int) -> MalformedError:
+    return MalformedError(f"the body is not an OTLP request in protobuf: no field at byte {at}")
+
+
+def parse_protobuf(raw: bytes, context: JSONObject) -> Slice:
+    """The slice of one LogRecord, its value in normal form."""
+    try:
+        return Slice(raw, _normal_record(LogRecord.FromString(raw)), "", context)
+    except DecodeError:
+        return Slice(raw, None, "not a LogRecord of OTLP in protobuf", context)
+    except RecordError as error:
+        return Slice(raw, None, str(error), context)
+
+
+def _context(resource: bytes, scope: bytes, url: bytes) -> JSONObject:
+    context: JSONObject = {"encoding": ENCODING}
+    for name, raw, normal in (("resource", resource, _normal_resource), ("scope", scope, _normal_scope)):
+        try:
+            value = normal(raw)
+        except (DecodeError, RecordError) as error:
+            value = undecoded(raw, str(error) if isinstance(error, RecordError) else "not protobuf")
+        if value:
+            context[name] = value
+    if url:
+        context["schemaUrl"] = url.decode("utf-8", "backslashreplace")
+    return context
+
+
+def _normal_record(record: LogRecord) -> JSONObject:
+    return _without_defaults(
+        timeUnixNano=str(record.time_unix_nano),
+        observedTimeUnixNano=str(record.observed_time_unix_nano),
+        severityNumber=int(record.severity_number),
+        severityText=record.severity_text,
+        body=_normal_value(record.body, 0),
+        attributes=_normal_pairs(record.attributes, 0),
+        droppedAttributesCount=record.dropped_attributes_count,
+        flags=record.flags,
+        traceId=record.trace_id.hex(),
+        spanId=record.span_id.hex(),
+        eventName=record.event_name,
+    )
+
+
+def _normal_resource(raw: bytes) -> JSONObject:
+    resource = Resource.FromString(raw)
+    return _without_defaults(
+        attributes=_normal_pairs(resource.attributes, 0), droppedAttributesCount=resource.dropped_attributes_count
+    )
+
+
+def _normal_scope(raw: bytes) -> JSONObject:
+    scope = InstrumentationScope.FromString(raw)
+    return _without_defaults(
+        name=scope.name,
+        version=scope.version,
+        attributes=_normal_pairs(scope.attributes, 0),
+        droppedAttributesCount=scope.dropped_attributes_count,
+    )
+
+
+def _without_defaults(**fields: Any) -> JSONObject:
+    return {name: value for name, value in fields.items() if value not in ("", "0", 0, [], {})}
+
+
+def _normal_pairs(pairs: Iterable[KeyValue], depth: int) -> list[JSONObject]:
+    return [{"key": pair.key, "value": _normal_value(pair.value, depth)} for pair in pairs]
+
+
+def _normal_value(value: AnyValue, depth: int) -> JSONObject:
+    kind = value.WhichOneof("value")
+    if kind is None or kind == "string_value_strindex":
+        return {}
+    if depth >= VALUE_DEPTH_MAX:
+        raise RecordError(TOO_DEEP)
+    if kind == "string_value":
+        return {"stringValue": value.string_value}
+    if kind == "bool_value":
+        return {"boolValue": value.bool_value}
+    if kind == "int_value":
+        return {"intValue": str(value.int_value)}
+    if kind == "double_value":
+        return {"doubleValue": _normal_double(value.double_value)}
+    if kind == "bytes_value":
+        return {"bytesValue": b64encode(value.bytes_value).decode("ascii")}
+    if kind == "array_value":
+        return {"arrayValue": {"values": [_normal_value(item, depth + 1) for item in value.array_value.values]}}
+    return {"kvlistValue": {"values": _normal_pairs(value.kvlist_value.values, depth + 1)}}
+
+
+def _normal_double(value: float) -> float | str:
+    if value != value:  # NaN alone is not itself
+        return "NaN"
+    return {float("inf"): "Infinity", float("-inf"): "-Infinity"}.get(value, value)
