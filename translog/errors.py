@@ -115,6 +115,16 @@ class ConflictError(TranslogError):
     default_code = "conflict"
 
 
+class WrongNumberError(ConflictError):
+    """A sender's number is too high. `expected` is the one that its stream takes next."""
+
+    default_code = "wrong-number"
+
+    def __init__(self, detail: str, *, hint: str = "", code: str = "", expected: int = 0) -> None:
+        super().__init__(detail, hint=hint, code=code)
+        self.expected = expected
+
+
 class PushbackError(TranslogError):
     """Not now: nothing was written; try again after `retry_after_ms`."""
 

@@ -42,12 +42,14 @@ def test_the_exit_codes_are_those_of_the_documentation() -> None:
     by_code: dict[int, set[str]] = {}
     for kind in FAMILY:
         by_code.setdefault(exit_code_of(_make(kind)), set()).add(kind.__name__)
-    failed = {"Malformed", "Verification", "Signature", "Inclusion", "Consistency", "Quorum"}
+    failed = {"Malformed", "Verification", "Signature", "Inclusion", "Consistency", "Quorum", "Disclosure"}
     refused = {
         "Remote",
         "Refused",
         "Authentication",
         "PermissionDenied",
+        "Conflict",
+        "WrongNumber",
         "UnsupportedMedia",
         "NotFound",
         "Pushback",

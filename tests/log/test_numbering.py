@@ -17,7 +17,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from log.harness import NumberedLog, derive_rows
 from translog.core.tile import ENTRY_BYTES_MAX
-from translog.errors import ConflictError, CorruptionError, MalformedError, StorageError, TooLargeError
+from translog.errors import ConflictError, CorruptionError, MalformedError, StorageError, TooLargeError, WrongNumberError
 from translog.events.entry import EventEntry, Numbered, StreamCheckpoint, format_entry, format_stream_checkpoint, parse_entry
 from translog.log.numbering import (
     Assembled,
@@ -27,7 +27,6 @@ from translog.log.numbering import (
     OpaqueAssembler,
     Outcome,
     Placed,
-    WrongNumberError,
     require_items,
 )
 from translog.storage import keyspace

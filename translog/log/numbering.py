@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from translog.core.tile import ENTRY_BYTES_MAX
 from translog.core.wire import HASH_BYTES, clip
-from translog.errors import ConflictError, CorruptionError, MalformedError, TooLargeError
+from translog.errors import ConflictError, CorruptionError, MalformedError, TooLargeError, WrongNumberError
 from translog.events.entry import EVENT, EventEntry, Numbered, entry_kind, format_entry, parse_entry
 from translog.events.jsontext import INTEGER_MAX
 from translog.identity.principal import NAME_PATTERN
@@ -86,16 +86,6 @@ class Conflict:
 
 
 Outcome = Placed | Conflict
-
-
-class WrongNumberError(ConflictError):
-    """A sender's number is too high. `expected` is the one that its stream takes next."""
-
-    default_code = "wrong-number"
-
-    def __init__(self, detail: str, *, hint: str = "", code: str = "", expected: int = 0) -> None:
-        super().__init__(detail, hint=hint, code=code)
-        self.expected = expected
 
 
 def require_items(items: Sequence[Draft | Note]) -> None:
