@@ -6,7 +6,9 @@
 import asyncio
 import logging
 import os
+import pwd
 import resource
+import socket
 import sys
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
@@ -21,19 +23,24 @@ from translog.core.merkle import EMPTY_ROOT
 from translog.core.note import is_key_name
 from translog.core.policy import format_log_policy
 from translog.errors import SettingsError
+from translog.events.jsontext import JSONObject
 from translog.identity.principal import Members
 from translog.index.lookup import LeafLookup
 from translog.log.clock import SystemClock
 from translog.log.directory import new_directory
+from translog.log.events import EventStore
 from translog.log.follower import Follower
 from translog.log.head import HeadFile
-from translog.log.keyfiles import create_log_keys, read_log_keys
-from translog.log.lifecycle import LogService
+from translog.log.keyfiles import DEDUP_KEY_FILE, KEK_FILE, create_event_keys, create_log_keys, read_log_keys, read_secret
+from translog.log.lifecycle import LogService, Mode
 from translog.log.metrics import LogMetrics
-from translog.server.api import Api
+from translog.log.vault import FileKeyWrapper, Vault
+from translog.server.api import Api, EventLog
 from translog.server.app import admin_app, public_app
+from translog.server.intake import Intake
 from translog.server.listener import Listener
 from translog.server.settings import ServerSettings, TLSSettings
+from translog.server.sourcefiles import read_sources, read_webhook_secret
 from translog.server.tls import TLS
 from translog.storage.keyspace import FORMAT_VERSION
 from translog.storage.leveldb import OPEN_FILES_MAX, LevelDBStore
@@ -50,7 +57,8 @@ ORIGIN_BYTES_MAX = 114
 
 
 def create_log(directory: Path, *, origin: str, profile: Profile) -> list[VKey]:
-    """Creates keys, store, head and settings in a new directory, all of it or nothing, and returns the public keys.
+    """Creates keys, store, head, settings and (for events) the vault in a new directory, all of it or nothing, and returns the
+    public keys.
 
     Raises SettingsError if the directory has anything in it or the origin cannot be one, StorageError.
     """
@@ -60,12 +68,11 @@ def create_log(directory: Path, *, origin: str, profile: Profile) -> list[VKey]:
             hint=f"a URL without its scheme, as log.example.org/audit: no spaces, no +, at most {ORIGIN_BYTES_MAX} bytes",
             code="bad-origin",
         )
-    if profile is Profile.EVENTS:
-        raise SettingsError(
-            "logs of audit events cannot be created by this version yet", hint="use --profile opaque", code="no-events-yet"
-        )
     with new_directory(directory, last=FILE_NAME) as building:
         skeys = create_log_keys(building / "keys", origin=origin, random_bytes=os.urandom)
+        if profile is Profile.EVENTS:
+            create_event_keys(building / "keys", random_bytes=os.urandom)
+            Vault.create(building / "vault")
         HeadFile.create(building / "head", origin=origin, size=0, root=EMPTY_ROOT)
         with DirectoryLock(building) as lock:
             meta = LogMeta(format_version=FORMAT_VERSION, origin=origin, profile=profile)
@@ -112,8 +119,12 @@ class LogServer:
             settings=settings.log,
             metrics=metrics,
         )
+        vault = self._open_vault(meta)
         await service.start()
         stack.push_async_callback(self._stop_service, service)
+        events = None if vault is None else self._event_log(service, vault)
+        if events is not None and service.integrated.size == 0 and service.mode is Mode.OPEN:
+            await events.intake.log_admin("log.create", uid="log.create", actor=_process_user())
         lookup = self._leaf_lookup(meta)
         vkeys = tuple(skey.vkey for skey in skeys)
         api = Api(
@@ -123,6 +134,7 @@ class LogServer:
             vkeys=vkeys,
             policy=format_log_policy(vkeys, url=settings.server.public_url),
             leaf_lookup=lookup,
+            events=events,
         )
         public_settings = _within_file_limit(settings.server)
         public = Listener(public_app(api), public_settings, tls=None if tls is None else tls.context)
@@ -135,6 +147,36 @@ class LogServer:
             stack.push_async_callback(admin.stop)
         if tls is not None:
             self._run(tls.watch())
+
+    def _open_vault(self, meta: LogMeta) -> Vault | None:
+        if meta.profile is not Profile.EVENTS:
+            return None
+        kek = read_secret(self._directory / "keys" / KEK_FILE)
+        wrapper = FileKeyWrapper(kek, origin=meta.origin, random_bytes=os.urandom)
+        return Vault.open(self._directory / "vault", wrapper=wrapper, random_bytes=os.urandom, now_ms=SystemClock().wall_ms)
+
+    def _event_log(self, service: LogService, vault: Vault) -> EventLog:
+        settings = self._settings.server
+        intake = Intake(
+            service=service,
+            vault=vault,
+            dedup_key=read_secret(self._directory / "keys" / DEDUP_KEY_FILE),
+            blob_bytes_min=settings.intake.blob_bytes_min,
+            random_bytes=os.urandom,
+            timeout_ms=settings.commit_deadline_ms,
+            host=socket.gethostname(),
+        )
+        self._stack.callback(intake.close)
+        return EventLog(
+            intake=intake,
+            store=EventStore(service, vault),
+            sources=read_sources(self._directory, settings.intake.custom_sources),
+            webhook_secrets={
+                member.name: read_webhook_secret(self._directory / member.webhook_secret)
+                for member in self._settings.members
+                if member.webhook_secret
+            },
+        )
 
     def _leaf_lookup(self, meta: LogMeta) -> LeafLookup | None:
         if not self._settings.log.leaf_lookup:
@@ -163,6 +205,15 @@ class LogServer:
     async def _stop_service(self, service: LogService) -> None:
         left_s = self._deadline - asyncio.get_running_loop().time()
         await service.stop(drain_ms=max(_DRAIN_LEAST_MS, round(1000 * left_s)))
+
+
+def _process_user() -> JSONObject:
+    """Whom this process runs as, as an OCSF user."""
+    uid = os.getuid()
+    try:
+        return {"uid": str(uid), "name": pwd.getpwuid(uid).pw_name}
+    except KeyError:
+        return {"uid": str(uid)}
 
 
 def _tell_of_death(task: "asyncio.Task[None]") -> None:

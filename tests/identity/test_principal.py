@@ -6,8 +6,18 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from translog.errors import AuthenticationError, PermissionDeniedError, SettingsError
-from translog.identity.principal import ANONYMOUS, LOCAL, Members, MemberSettings, Permission, Principal, require
+from translog.errors import AuthenticationError, MalformedError, PermissionDeniedError, SettingsError
+from translog.identity.principal import (
+    ANONYMOUS,
+    LOCAL,
+    Members,
+    MemberSettings,
+    Permission,
+    Principal,
+    may_read_events,
+    require,
+    require_stream,
+)
 
 TOKEN = "a-token"
 
@@ -21,7 +31,8 @@ def member(name: str = "acme", token: str = TOKEN, **rest: Any) -> MemberSetting
 def test_a_member_has_the_rights_of_its_settings_and_no_others(may_append: bool, may_read: bool) -> None:
     principal = Members([member(may_append=may_append, may_read=may_read, streams=("a", "b"))]).authenticate(TOKEN)
     assert principal.member == "acme"
-    assert principal.streams == {"a", "b"}
+    assert principal.streams == ("a", "b")
+    assert not principal.any_stream
     for permission, granted in ((Permission.APPEND, may_append), (Permission.READ_ENTRIES, may_read)):
         assert (permission in principal.permissions) == granted
         if granted:
@@ -34,7 +45,8 @@ def test_a_member_has_the_rights_of_its_settings_and_no_others(may_append: bool,
 def test_by_default_a_member_may_append_to_one_stream_and_not_read() -> None:
     principal = Members([member()]).authenticate(TOKEN)
     assert principal.permissions == {Permission.APPEND}
-    assert principal.streams == {"default"}
+    assert principal.streams == ("default",)
+    assert not may_read_events(principal, "acme")
 
 
 @pytest.mark.parametrize(
@@ -63,6 +75,7 @@ def test_tokens_find_their_own_member() -> None:
         [member("a", "1"), member("a", "2")],
         [member("a", "1"), member("b", "1")],
         [member("log")],
+        [member("local")],
         [member("a", "1"), member("a", "1")],
     ],
 )
@@ -105,8 +118,42 @@ def test_require_asks_the_unknown_for_credentials(permission: Permission) -> Non
         require(ANONYMOUS, permission)
 
 
-def test_a_local_program_may_append_and_nothing_else() -> None:
-    assert LOCAL.permissions == {Permission.APPEND}
+def test_a_local_program_may_append_and_read_what_came_from_this_machine() -> None:
+    assert LOCAL.permissions == {Permission.APPEND, Permission.READ_OWN_EVENTS}
+    assert may_read_events(LOCAL, "local")
+    assert not may_read_events(LOCAL, "acme")
+    assert not may_read_events(ANONYMOUS, "local")
+
+
+@pytest.mark.parametrize(("reads", "own", "others"), [("none", False, False), ("own", True, False), ("all", True, True)])
+def test_whose_events_a_member_reads(reads: str, own: bool, others: bool) -> None:
+    members = Members([member(reads=reads), member("b", "b-token")])
+    assert may_read_events(members.authenticate(TOKEN), "acme") == own
+    assert may_read_events(members.authenticate(TOKEN), "b") == others
+    assert members.named("acme") is members.authenticate(TOKEN)
+
+
+def test_streams_are_those_listed_and_the_first_is_the_default() -> None:
+    principal = Members([member(streams=("a", "b"))]).authenticate(TOKEN)
+    assert require_stream(principal, None) == ("acme", "a")
+    assert require_stream(principal, "b") == ("acme", "b")
+    with pytest.raises(PermissionDeniedError, match="may not write to stream c"):
+        require_stream(principal, "c")
+
+
+@pytest.mark.parametrize(("streams", "default"), [(("*",), "default"), (("a", "*"), "a"), (("*", "a"), "a")])
+def test_a_star_allows_any_stream(streams: tuple[str, ...], default: str) -> None:
+    principal = Members([member(streams=streams)]).authenticate(TOKEN)
+    assert require_stream(principal, None) == ("acme", default)
+    assert require_stream(principal, "anything") == ("acme", "anything")
+    with pytest.raises(MalformedError):
+        require_stream(principal, "*")
+
+
+@pytest.mark.parametrize("name", ["", "A", "-a", "a" * 64, "a/b", "a\n", "\0", "\ud800", "ä" * 5_000])
+def test_what_cannot_be_a_stream_is_malformed(name: str) -> None:
+    with pytest.raises(MalformedError):
+        require_stream(LOCAL, name)
 
 
 def test_members_are_counted() -> None:

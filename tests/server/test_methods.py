@@ -14,6 +14,10 @@ GOOD = {
     "/v1/proofs/inclusion": "/v1/proofs/inclusion?index=3",
     "/v1/proofs/consistency": "/v1/proofs/consistency?old=1&new=9",
     "/v1/entries": "/v1/entries?start=0&end=9",
+    "/v1/events/{index}": "/v1/events/3",
+    "/v1/events/{index}/evidence": "/v1/events/3/evidence",
+    "/v1/sources/{source}/{stream}": "/v1/sources/cloudtrail/a",
+    "/v1/streams/{stream}": "/v1/streams/a",
 }
 """A request that succeeds, where the path alone is none."""
 BAD = ["/nothing", "/tile/0/0", "/tile/0/999", "/v1/checkpoint?size=5", "/v1/receipts/99", "/v1/entries?start=1&end=1"]

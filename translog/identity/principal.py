@@ -4,18 +4,20 @@ Rules: deny by default; a right that is not in a principal's set does not exist.
 which only the SHA-256 is in the settings. Nobody's rights follow from a name in a request.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 from hashlib import sha256
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from translog.errors import AuthenticationError, PermissionDeniedError, SettingsError
+from translog.errors import AuthenticationError, MalformedError, PermissionDeniedError, SettingsError
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$"
 """Names of members and streams: they are public, so a member may use an opaque label."""
+_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?", re.ASCII)
 LOG_MEMBER = "log"
 """The log itself: no member may have this name."""
 
@@ -25,6 +27,16 @@ class Permission(Enum):
 
     APPEND = "append entries"
     READ_ENTRIES = "read entries"
+    READ_OWN_EVENTS = "read the events of its own streams"
+    READ_ALL_EVENTS = "read the events of every member"
+
+
+class Reads(StrEnum):
+    """Whose events a member may read back."""
+
+    NONE = "none"
+    OWN = "own"
+    ALL = "all"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,15 +45,28 @@ class Principal:
 
     member: str | None
     permissions: frozenset[Permission]
-    streams: frozenset[str] = frozenset()
+    streams: tuple[str, ...] = ()
+    """Those it may write to, its default first."""
+    any_stream: bool = False
     not_local: str = ""
     """Why somebody on this machine is not taken for LOCAL, for the one who wonders."""
 
 
 ANONYMOUS = Principal(member=None, permissions=frozenset())
 """No credentials: what everybody may do is decided where it is done."""
-LOCAL = Principal(member=None, permissions=frozenset({Permission.APPEND}))
-"""No credentials, but from this very machine, on a log that trusts it. It reads no more than everybody does."""
+LOCAL_MEMBER = "local"
+"""Who LOCAL is in a log of audit events: no other member may have this name."""
+LOCAL = Principal(
+    member=None,
+    permissions=frozenset({Permission.APPEND, Permission.READ_OWN_EVENTS}),
+    streams=("default",),
+    any_stream=True,
+)
+"""No credentials, but from this very machine, on a log that trusts it. It reads what came from this machine, and no more than
+everybody does of anything else."""
+
+
+_ANY_STREAM = "*"
 
 
 class MemberSettings(BaseModel):
@@ -53,14 +78,31 @@ class MemberSettings(BaseModel):
     token_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(
         description="SHA-256 of the member's token, in hex. `translog keys token` makes a token and this line."
     )
-    streams: tuple[Annotated[str, Field(pattern=NAME_PATTERN)], ...] = Field(
+    streams: tuple[Annotated[str, Field(pattern=rf"{NAME_PATTERN}|^\*$")], ...] = Field(
         ("default",),
         min_length=1,
         max_length=1_000,
-        description="The streams it may write to; the first is its default. No effect on opaque logs, which have no streams.",
+        description='The streams it may write to; the first is its default, and "*" allows any. No effect on opaque logs: '
+        "they have no streams.",
     )
     may_append: bool = Field(True, description="Whether it may append entries.")
     may_read: bool = Field(False, description='Whether it may read entries where `public_read` is "listed".')
+    reads: Reads = Field(
+        Reads.NONE,
+        description="Whose audit events it may read back, and make evidence of: none, own, or all. A sender needs none.",
+    )
+    webhook_secret: str = Field(
+        "",
+        max_length=4_096,
+        description="File with the secret that a source signs its deliveries with (GitHub), as a path in the log's directory. "
+        "Mode 0600. Its deliveries then need no token.",
+    )
+    stream_vkeys: tuple[str, ...] = Field(
+        (),
+        max_length=100,
+        description="Verifier keys that sign checkpoints of its sender-numbered streams, named "
+        "<origin>/members/<member>/<stream>.",
+    )
 
 
 class Members:
@@ -69,22 +111,33 @@ class Members:
     def __init__(self, members: Iterable[MemberSettings]) -> None:
         """Raises SettingsError for a name or token that occurs twice, or a member called `log`."""
         self._by_token: dict[str, Principal] = {}
+        self._by_name: dict[str, Principal] = {}
         names = set()
         for member in members:
-            if member.name == LOG_MEMBER or member.name in names:
+            if member.name in (LOG_MEMBER, LOCAL_MEMBER) or member.name in names:
                 raise SettingsError(f"the member name {member.name!r} is taken")
             if member.token_sha256 in self._by_token:
                 raise SettingsError(f"the token of member {member.name!r} is another member's too")
             names.add(member.name)
-            permissions = {Permission.APPEND: member.may_append, Permission.READ_ENTRIES: member.may_read}
-            self._by_token[member.token_sha256] = Principal(
+            permissions = {
+                Permission.APPEND: member.may_append,
+                Permission.READ_ENTRIES: member.may_read,
+                Permission.READ_OWN_EVENTS: member.reads is not Reads.NONE,
+                Permission.READ_ALL_EVENTS: member.reads is Reads.ALL,
+            }
+            self._by_token[member.token_sha256] = self._by_name[member.name] = Principal(
                 member=member.name,
                 permissions=frozenset(permission for permission, granted in permissions.items() if granted),
-                streams=frozenset(member.streams),
+                streams=tuple(stream for stream in member.streams if stream != _ANY_STREAM) or ("default",),
+                any_stream=_ANY_STREAM in member.streams,
             )
 
     def __len__(self) -> int:
         return len(self._by_token)
+
+    def named(self, name: str) -> Principal:
+        """The member of that name, which must be one."""
+        return self._by_name[name]
 
     def authenticate(self, token: str) -> Principal:
         """The member whose token this is. Raises AuthenticationError.
@@ -107,3 +160,32 @@ def require(principal: Principal, permission: Permission) -> Principal:
             hint += f"; being on this machine does not do, because {principal.not_local}"
         raise AuthenticationError(f"you need credentials to {permission.value}", hint=hint)
     raise PermissionDeniedError(f"member {principal.member} may not {permission.value}")
+
+
+def require_stream(principal: Principal, stream: str | None) -> tuple[str, str]:
+    """Member and stream that the principal's events go to; its default stream for None.
+
+    Raises PermissionDeniedError for a stream that is not among its own, MalformedError for what cannot be a stream's name.
+    """
+    member = principal.member or LOCAL_MEMBER
+    if stream is None:
+        return member, principal.streams[0]
+    if _NAME.fullmatch(stream) is None:
+        raise MalformedError(
+            f"{stream[:80]!r} cannot be the name of a stream",
+            hint="up to 63 of a-z, 0-9, dot and hyphen; neither dot nor hyphen at the ends",
+            code="bad-stream",
+        )
+    if stream not in principal.streams and not principal.any_stream:
+        raise PermissionDeniedError(
+            f"member {member} may not write to stream {stream}",
+            hint="the log's operator lists it under the member's `streams`",
+            code="stream-not-allowed",
+        )
+    return member, stream
+
+
+def may_read_events(principal: Principal, member: str) -> bool:
+    """Whether the principal may read the events of a member."""
+    own = (principal.member or LOCAL_MEMBER) == member and Permission.READ_OWN_EVENTS in principal.permissions
+    return own or Permission.READ_ALL_EVENTS in principal.permissions

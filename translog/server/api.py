@@ -5,7 +5,7 @@ Rules: a route exists once, here or in a module's ROUTES; handlers raise errors 
 parameters are parsed by a pydantic model, strictly where we named them and ignoring others.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
@@ -14,10 +14,13 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, WithJso
 
 from translog.core.keys import VKey
 from translog.core.wire import SIZE_MAX, parse_decimal
-from translog.errors import MalformedError
+from translog.errors import MalformedError, NotFoundError, TranslogError
+from translog.events.mapping import Source
 from translog.identity.principal import Members, Principal
 from translog.index.lookup import LeafLookup
+from translog.log.events import EventStore
 from translog.log.lifecycle import LogService
+from translog.server.intake import Intake
 from translog.server.settings import ServerSettings
 
 PLAIN_TEXT = "text/plain; charset=utf-8"
@@ -34,8 +37,19 @@ M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EventLog:
+    """What a log of audit events has beside: how it takes them, how it reads them back, the sources it knows by name, and the
+    secrets by member that webhooks are signed with."""
+
+    intake: Intake
+    store: EventStore
+    sources: Mapping[str, Source]
+    webhook_secrets: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Api:
-    """One log as the HTTP interface sees it."""
+    """One log as the HTTP interface sees it. `events` is None for an opaque log."""
 
     service: LogService
     members: Members
@@ -43,6 +57,7 @@ class Api:
     vkeys: tuple[VKey, ...]
     policy: str
     leaf_lookup: LeafLookup | None
+    events: EventLog | None = None
 
 
 Handler = Callable[[Api, web.Request], Awaitable[web.StreamResponse]]
@@ -53,6 +68,7 @@ class Route:
     """One operation: how it is reached, what runs it, and what its documentation says.
 
     `answers` maps a status to a description and its content: a media type, with the model of its JSON where it is JSON.
+    `refuse` makes the answer for an error, whoever raised it, where its senders know another form than problem+json.
     """
 
     method: str
@@ -61,8 +77,9 @@ class Route:
     summary: str
     query: type[BaseModel] | None = None
     bodies: tuple[str, ...] = ()
-    answers: dict[int, tuple[str, str, type[BaseModel] | None]]
+    answers: Mapping[int, tuple[str, str, type[BaseModel] | None]]
     errors: tuple[int, ...] = ()
+    refuse: Callable[[web.Request, TranslogError], web.Response] | None = None
     parameters: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -98,6 +115,13 @@ def parse_query(model: type[M], request: web.Request) -> M:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "query"
         raise MalformedError(f"bad query parameter {where}: {first['msg']}") from None
+
+
+def require_events(api: Api) -> EventLog:
+    """What a log of audit events has. Raises NotFoundError for an opaque log."""
+    if api.events is None:
+        raise NotFoundError("this log takes opaque entries, not audit events", hint="POST /add", code="not-events")
+    return api.events
 
 
 def json_response(model: BaseModel, *, status: int = 200, cache: str = NO_STORE) -> web.Response:

@@ -6,7 +6,7 @@ handler sees an unauthenticated credential; what a handler did not foresee is a 
 
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import lru_cache, partial
 from http import HTTPStatus
 
@@ -17,7 +17,18 @@ from prometheus_client import Counter, Histogram
 
 from translog.errors import TranslogError
 from translog.identity.principal import Principal
-from translog.server import entries_api, log_api, ops_api, tiles_api
+from translog.server import (
+    audit_api,
+    collector_api,
+    entries_api,
+    events_api,
+    events_read_api,
+    log_api,
+    ops_api,
+    otlp_api,
+    sealed_api,
+    tiles_api,
+)
 from translog.server.api import JSON, NO_STORE, PRINCIPAL, Api, Route
 from translog.server.auth import authenticate, require_admin_host
 from translog.server.listener import parse_address
@@ -28,6 +39,7 @@ _logger = structlog.get_logger()
 
 _Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _Identify = Callable[[web.Request], Principal]
+_Refuse = Callable[[web.Request, TranslogError], web.Response]
 
 
 _DOCUMENT = web.AppKey("document", bytes)
@@ -41,6 +53,12 @@ PUBLIC_ROUTES = (
     *tiles_api.ROUTES,
     *log_api.ROUTES,
     *entries_api.ROUTES,
+    *events_api.ROUTES,
+    *events_read_api.ROUTES,
+    *sealed_api.ROUTES,
+    *otlp_api.ROUTES,
+    *audit_api.ROUTES,
+    *collector_api.ROUTES,
     *ops_api.ROUTES,
     Route(
         method="GET",
@@ -67,7 +85,9 @@ def admin_app(api: Api) -> web.Application:
 
 
 def _app(api: Api, listener: str, routes: Iterable[Route], identify: _Identify) -> web.Application:
-    app = web.Application(middlewares=[_middleware(api, listener, identify)])
+    routes = tuple(routes)
+    refusals = {route.path: route.refuse for route in routes if route.refuse is not None}
+    app = web.Application(middlewares=[_middleware(api, listener, identify, refusals)])
     for route in routes:
         for method in (route.method, "HEAD") if route.method == "GET" else (route.method,):
             app.router.add_route(method, route.path, partial(route.handler, api), expect_handler=_expect)
@@ -84,7 +104,7 @@ async def _expect(request: web.Request) -> web.StreamResponse | None:
     return None
 
 
-def _middleware(api: Api, listener: str, identify: _Identify) -> Middleware:
+def _middleware(api: Api, listener: str, identify: _Identify, refusals: Mapping[str, _Refuse]) -> Middleware:
     requests = Counter(
         f"translog_{listener}_requests",
         f"Requests to the {listener} listener.",
@@ -122,7 +142,9 @@ def _middleware(api: Api, listener: str, identify: _Identify) -> Middleware:
             request[PRINCIPAL] = identify(request)
             return await handler(request)
         except TranslogError as error:
-            return problem(error)
+            resource = request.match_info.route.resource
+            refuse = refusals.get(resource.canonical) if resource is not None else None
+            return problem(error) if refuse is None else refuse(request, error)
         except web.HTTPException as error:
             return http_problem(error)
         except ConnectionError:

@@ -21,6 +21,8 @@ from translog.server.settings import PublicRead, ServerSettings
 
 _FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Via")
 _TOKEN_CHARS_MAX = 1_024
+_TOKEN_SCHEMES = ("bearer", "splunk")
+"""Splunk's is what senders of its event collector write."""
 
 
 def authenticate(request: web.Request, members: Members, settings: ServerSettings) -> Principal:
@@ -58,7 +60,7 @@ def _token(request: web.Request) -> str | None:
     for header in headers:
         scheme, _, value = header.partition(" ")
         value = value.strip()
-        if scheme.lower() == "bearer" and value:
+        if scheme.lower() in _TOKEN_SCHEMES and value:
             token = value
         elif scheme.lower() == "basic":
             token = _basic_password(value)

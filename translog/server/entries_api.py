@@ -5,50 +5,18 @@ queued; the answer says `published` (200, in a checkpoint) or, past the deadline
 receipt will be). A write of unknown outcome says so (503 outcome-unknown) and is never retried here.
 """
 
-from enum import StrEnum
-
 from aiohttp import web
 from pydantic import BaseModel, Field
 
 from translog.core.tile import decode_bundle
-from translog.core.wire import encode_base64
 from translog.errors import MalformedError, NotFoundError, TooLargeError, TranslogError, UnsupportedMediaError
 from translog.identity.principal import Permission, require
 from translog.log.pool import Sequenced
 from translog.log.reader import Reader
+from translog.server.ack import AckQuery, AppendQuery, Receipts, is_published, prove, receipt_url
 from translog.server.api import JSON, NDJSON, NO_STORE, OCTETS, PLAIN_TEXT, PRINCIPAL, Api, Route, parse_query
 from translog.server.body import read_body
 from translog.storage.store import Profile
-
-
-class Ack(StrEnum):
-    """What an append waits for."""
-
-    DURABLE = "durable"
-    PUBLISHED = "published"
-
-
-class Receipts(StrEnum):
-    """What a result carries beside its index."""
-
-    NONE = "none"
-    INDEX = "index"
-    FULL = "full"
-
-
-class AppendQuery(BaseModel):
-    """`?ack=&receipts=`."""
-
-    ack: Ack = Field(Ack.PUBLISHED, description="Answer when committed, or when in a checkpoint.")
-    receipts: Receipts = Field(
-        Receipts.INDEX, description="none: indexes only as first and count; index: one result each; full: with proofs."
-    )
-
-
-class AckQuery(BaseModel):
-    """`?ack=`."""
-
-    ack: Ack = Field(Ack.PUBLISHED, description="Answer when committed, or when in a checkpoint.")
 
 
 class Result(BaseModel):
@@ -73,8 +41,8 @@ async def post_add(api: Api, request: web.Request) -> web.Response:
     query = parse_query(AckQuery, request)
     entry = await read_body(request, api.settings)
     sequenced = await api.service.append([entry], timeout_ms=api.settings.commit_deadline_ms)
-    published = await _published(api, sequenced, query.ack)
-    location = _receipt_url(api, sequenced.first)
+    published = await is_published(api, sequenced.first + sequenced.count, query.ack)
+    location = receipt_url(api, sequenced.first)
     headers = {"Content-Type": PLAIN_TEXT, "Cache-Control": NO_STORE, "Location": location}
     return web.Response(status=200 if published else 202, body=b"%d" % sequenced.first, headers=headers)
 
@@ -90,7 +58,7 @@ async def post_entries(api: Api, request: web.Request) -> web.Response:
         )
     entries = split(await read_body(request, api.settings), api.settings.entries_per_request_max)
     sequenced = await api.service.append(entries, timeout_ms=api.settings.commit_deadline_ms)
-    published = await _published(api, sequenced, query.ack)
+    published = await is_published(api, sequenced.first + sequenced.count, query.ack)
     body = b""
     if published:
         # On a reader's thread: a large answer takes long to prove and to write. If it fails, the entries are logged all the
@@ -146,18 +114,11 @@ def _too_many(entries_max: int) -> TooLargeError:
 _SPLITTERS = {NDJSON: split_lines, OCTETS: split_bundle}
 
 
-async def _published(api: Api, sequenced: Sequenced, ack: Ack) -> bool:
-    if ack is Ack.DURABLE:
-        published = api.service.published
-        return published is not None and published.size >= sequenced.first + sequenced.count
-    return await api.service.wait_published(sequenced.first + sequenced.count, timeout_ms=api.settings.publish_deadline_ms)
-
-
 def _published_answer(reader: Reader, sequenced: Sequenced, receipts: Receipts) -> bytes:
     results = []
     if receipts is not Receipts.NONE:
         full = receipts is Receipts.FULL
-        results = [Result(index=n, proof=_prove(reader, n) if full else None) for n in sequenced.indexes]
+        results = [Result(index=n, proof=prove(reader, n) if full else None) for n in sequenced.indexes]
     checkpoint = reader.published.note.decode() if results else None
     return _answer(sequenced, results, checkpoint)
 
@@ -165,22 +126,13 @@ def _published_answer(reader: Reader, sequenced: Sequenced, receipts: Receipts) 
 def _durable_answer(api: Api, sequenced: Sequenced, receipts: Receipts) -> bytes:
     results = []
     if receipts is not Receipts.NONE:
-        results = [Result(index=n, receipt=_receipt_url(api, n)) for n in sequenced.indexes]
+        results = [Result(index=n, receipt=receipt_url(api, n)) for n in sequenced.indexes]
     return _answer(sequenced, results, None)
-
-
-def _receipt_url(api: Api, index: int) -> str:
-    """Where the receipt will be: under `public_url`, whose path a request does not tell; without one, from the root."""
-    return f"{api.settings.public_url.rstrip('/')}/v1/receipts/{index}"
 
 
 def _answer(sequenced: Sequenced, results: list[Result], checkpoint: str | None) -> bytes:
     answer = AppendAnswer(first=sequenced.first, count=sequenced.count, results=results, checkpoint=checkpoint)
     return answer.model_dump_json().encode()
-
-
-def _prove(reader: Reader, index: int) -> list[str]:
-    return [encode_base64(value) for value in reader.inclusion(index=index).proof]
 
 
 _ERRORS = (400, 404, 413, 415, 500, 503)

@@ -21,6 +21,7 @@ _ERRORS = {
     401: "Credentials are needed, or are not known.",
     403: "Known, but not allowed.",
     404: "There is no such thing, or not yet: then Retry-After says when to ask again.",
+    409: "It conflicts with what is stored; the answer says with what.",
     413: "Over a limit.",
     415: "A content type or encoding that is not taken.",
     500: "Damage or a defect; reads go on, appends stop.",

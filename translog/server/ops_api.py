@@ -5,10 +5,13 @@ for everybody and a sentence, which may name files, for the operator; operator a
 unasked, so that a browser on the operator's machine cannot be made to do them.
 """
 
+import secrets
+
 from aiohttp import web
 from prometheus_client import exposition
 from pydantic import BaseModel, Field
 
+from translog.core.wire import printable
 from translog.errors import PermissionDeniedError
 from translog.log.lifecycle import Mode
 from translog.server.api import JSON, NO_STORE, Api, Route, json_response
@@ -17,6 +20,7 @@ from translog.server.problem import HELD_RETRY_S
 
 OPERATOR_HEADER = "Translog-Operator"
 _NOT_READY_RETRY_S = 5
+_OPERATOR_CHARS_MAX = 256
 
 
 class Health(BaseModel):
@@ -93,7 +97,12 @@ async def post_clock_accept(api: Api, request: web.Request) -> web.Response:
         raise PermissionDeniedError(
             "operator actions say who acts", hint=f"send the header {OPERATOR_HEADER}: <your name>", code="no-operator"
         )
-    return json_response(ClockAnswer(jump_ms=api.service.accept_clock(request.headers[OPERATOR_HEADER])))
+    operator = printable(request.headers[OPERATOR_HEADER][:_OPERATOR_CHARS_MAX])
+    jump_ms = api.service.accept_clock(operator)
+    if api.events is not None:
+        uid = f"clock.accept/{secrets.token_hex(8)}"
+        await api.events.intake.log_admin("clock.accept", uid=uid, actor={"name": operator}, data={"jump_ms": jump_ms})
+    return json_response(ClockAnswer(jump_ms=jump_ms))
 
 
 ROUTES = (

@@ -3,7 +3,8 @@
     {"type":"about:blank","title":"Not Found","status":404,"code":"not-published","detail":"...","hint":"..."}
 
 Rules: `code` is stable, `detail` says what is wrong, `hint` what to do; no answer carries a stack trace, a path or a secret:
-what is wrong inside of the log is a general sentence here and the whole one in the log lines; no error is cached. https://www.rfc-editor.org/rfc/rfc9457
+what is wrong inside of the log is a general sentence here and the whole one in the log lines; no error is cached.
+https://www.rfc-editor.org/rfc/rfc9457
 """
 
 import json
@@ -15,6 +16,7 @@ from aiohttp import web
 
 from translog.errors import (
     AuthenticationError,
+    ConflictError,
     CorruptionError,
     HeldError,
     MalformedError,
@@ -30,6 +32,7 @@ from translog.errors import (
     UnsupportedMediaError,
     VerificationError,
 )
+from translog.log.events import PAYLOAD_MISMATCH
 
 _logger = structlog.get_logger()
 
@@ -41,7 +44,8 @@ _STORAGE_RETRY_MS = 5_000
 HELD_RETRY_S = 300
 """A held log waits for a person."""
 OUTCOME_UNKNOWN = "outcome-unknown"
-"""Code of the one inner failure whose own words are for the client."""
+_OWN_WORDS = frozenset({OUTCOME_UNKNOWN, PAYLOAD_MISMATCH})
+"""Codes of inner failures whose own words are for the client. They are logged where they happen."""
 _INNER: dict[type[TranslogError], tuple[str, str]] = {
     HeldError: ("the log is read-only", "it serves what it has; its operator knows when it will take entries again"),
     StorageError: ("the store failed", "try again later; tell the log's operator if it stays so"),
@@ -62,6 +66,7 @@ STATUSES: dict[type[TranslogError], int] = {
     UnsupportedMediaError: 415,
     RefusedError: 403,
     NotFoundError: 404,
+    ConflictError: 409,
     PushbackError: 503,
     StorageError: 503,
     CorruptionError: 500,
@@ -95,7 +100,7 @@ def problem(error: TranslogError) -> web.Response:
     status = status_of(error)
     detail, hint = error.detail, error.hint
     inner = next((told for kind, told in _INNER.items() if isinstance(error, kind)), None)
-    if inner is not None and error.code != OUTCOME_UNKNOWN:
+    if inner is not None and error.code not in _OWN_WORDS:
         detail, hint = inner
         if error.code != _STORE_CLOSED:
             _logger.error("a request failed within the log", code=error.code, detail=str(error))

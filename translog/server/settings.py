@@ -32,6 +32,23 @@ class TLSSettings(BaseModel):
     reload_interval_ms: Milliseconds = Field(30_000, description="How often the files are looked at for changes.")
 
 
+class IntakeSettings(BaseModel):
+    """The `[server.intake]` section: how audit events are taken."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    blob_bytes_min: Annotated[int, Field(ge=1_024)] = Field(
+        65_536, description="A field of an event above this size is stored beside its payload, as a record of its own."
+    )
+    audit_signal: bool = Field(
+        False, description="Take `POST /v1/audit`, the draft OpenTelemetry audit signal. Its interface may change."
+    )
+    custom_sources: tuple[Path, ...] = Field(
+        (), max_length=100, description="Mappings of members' own sources, TOML files, as paths in the log's directory."
+    )
+    streams_per_read_max: Annotated[int, Field(ge=1)] = Field(1_000, description="Streams in one `/v1/streams` answer.")
+
+
 class ServerSettings(BaseModel):
     """Listeners, access and limits."""
 
@@ -59,6 +76,7 @@ class ServerSettings(BaseModel):
         False, description="A proxy in front terminates TLS: accept credentials on this plaintext listener."
     )
     tls: TLSSettings = TLSSettings()
+    intake: IntakeSettings = IntakeSettings()
     publish_deadline_ms: Milliseconds = Field(
         2_000, description="How long an append waits for its checkpoint before it is answered 202."
     )

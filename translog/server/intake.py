@@ -1,0 +1,269 @@
+"""From records to committed events: normalise, seal, encrypt, append. What every intake endpoint goes through.
+
+Rules: content never fails, so a request is refused only for who sends it, its size, or the log's state, and then as a whole;
+each record has a result. Sealing needs nothing that only the sequencer knows; a batch of more than a few records is prepared on
+a thread of its own, so that others are answered meanwhile. An event whose id is taken by other content is marked
+(`fed.conflicts_with`), sealed anew and appended all the same, because ids can be chosen by an attacker and an audit event must
+not be suppressible; only who asks for it (`reject`) gets a conflict instead.
+"""
+
+import asyncio
+import hmac
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import sha256
+from typing import TypeVar
+
+from translog.errors import MalformedError
+from translog.events.admin import ADMIN_STREAM, admin_event
+from translog.events.cipher import BLOB, seal_record
+from translog.events.jsontext import JSONObject, Slice, compact
+from translog.events.mapping import Source
+from translog.events.normalize import in_order, normalize
+from translog.events.seal import encode_plain, seal_texts, seal_with_blobs
+from translog.events.texts import parse_header
+from translog.identity.principal import LOG_MEMBER
+from translog.log.lifecycle import LogService
+from translog.log.numbering import Conflict, Draft, Placed
+from translog.log.pool import Sequenced
+from translog.log.vault import Vault
+from translog.storage.store import StreamName
+
+T = TypeVar("T")
+
+_INLINE_RECORDS = 4
+_INLINE_BYTES = 16 * 1024
+"""A batch up to this size is prepared at once: going to another thread costs more."""
+_NONCE_BYTES = 12
+_SEED_BYTES = 32
+_KEY_BYTES = 16
+_ROUNDS_MAX = 8
+"""An event that met a conflict is known by the index it conflicts with, so the second round ends it. More would be a defect."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What became of one record. `error` says why it is a Base Event; `conflict` that it was not logged, on request."""
+
+    index: int
+    seq: int | None = None
+    duplicate: bool = False
+    conflict: bool = False
+    conflicts_with: int | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intaken:
+    """What became of a request: a result per record, the size of the tree that has all of them, and how many are new."""
+
+    results: list[Taken]
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prepared:
+    """A record on its way."""
+
+    event: JSONObject
+    error: str
+    draft: Draft
+
+
+class Intake:
+    """Takes records for one log."""
+
+    def __init__(
+        self,
+        *,
+        service: LogService,
+        vault: Vault,
+        dedup_key: bytes,
+        blob_bytes_min: int,
+        random_bytes: Callable[[int], bytes],
+        timeout_ms: int,
+        host: str,
+    ) -> None:
+        self._service = service
+        self._origin = service.meta.origin
+        self._vault = vault
+        self._dedup_key = dedup_key
+        self._blob_bytes_min = blob_bytes_min
+        self._random_bytes = random_bytes
+        self._timeout_ms = timeout_ms
+        self._host = host
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="intake")
+
+    def close(self) -> None:
+        """Waits for what is being prepared."""
+        self._thread.shutdown()
+
+    async def take(
+        self, stream: StreamName, source: Source, records: Sequence[Slice], *, reject_conflicts: bool = False
+    ) -> Intaken:
+        """Logs records, durably. Raises PushbackError, HeldError, TooLargeError or StorageError, as `append_events` does; after
+        StorageError `outcome-unknown` the same records may be sent again: those with ids are found to be duplicates."""
+        prepared = await self._prepared(partial(self._prepare, stream, source, records), records)
+        results: list[Taken | None] = [None] * len(prepared)
+        waiting = list(range(len(prepared)))
+        size = 0
+        for _ in range(_ROUNDS_MAX):
+            if not waiting:
+                break
+            sequenced = await self._append([prepared[number].draft for number in waiting])
+            size = max(size, sequenced.size)
+            conflicting = []
+            for number, outcome in zip(waiting, sequenced.outcomes, strict=True):
+                item = prepared[number]
+                if isinstance(outcome, Placed):
+                    results[number] = Taken(
+                        index=outcome.index,
+                        seq=outcome.seq,
+                        duplicate=outcome.duplicate,
+                        conflicts_with=item.draft.conflicts_with,
+                        error=item.error,
+                    )
+                elif reject_conflicts:
+                    results[number] = Taken(index=outcome.index, conflict=True, error=item.error)
+                else:
+                    conflicting.append((number, outcome))
+            waiting = [number for number, _ in conflicting]
+            if waiting:
+                marked = await self._prepared(
+                    partial(self._mark, stream, [(prepared[number], outcome) for number, outcome in conflicting]),
+                    [records[number] for number in waiting],
+                )
+                for number, item in zip(waiting, marked, strict=True):
+                    prepared[number] = item
+        taken = [result for result in results if result is not None]
+        if len(taken) != len(results):
+            raise RuntimeError("an event keeps conflicting with itself")
+        return Intaken(results=taken, size=size)
+
+    async def find_conflicts(self, stream: StreamName, source: Source, records: Sequence[Slice]) -> list[int]:
+        """Which records, by their place, have an id that the log has with other content."""
+        known = [self._identify(stream, source, record) for record in records]
+        keys = [key for keys in known if keys is not None for key in (keys[0], keys[0] + keys[1])]
+        found = dict(zip(keys, await self._service.read_store(lambda store: store.find_ids(keys)), strict=True))
+        return [place for place, keys in enumerate(known) if keys is not None and _is_conflict(*keys, found)]
+
+    async def log_admin(self, operation: str, *, uid: str, actor: JSONObject, data: JSONObject | None = None) -> int:
+        """Logs that somebody did something to this log (events/admin.py), once by its id `uid`. `actor` is an OCSF user.
+        Returns the entry's index. Raises as `take` does."""
+        now_ms = self._service.guard.wall_ms
+        event = admin_event(operation, uid=uid, origin=self._origin, actor=actor, time_ms=now_ms, host=self._host, data=data)
+        draft = self._draft(StreamName(LOG_MEMBER, ADMIN_STREAM), event)
+        draft = self._identified(draft, uid, b"admin\0" + compact(event).encode())
+        (outcome,) = (await self._append([draft])).outcomes
+        return outcome.index
+
+    async def take_sealed(self, drafts: Sequence[Draft]) -> Sequenced:
+        """Logs events that their sender sealed and numbered. Raises ConflictError, and what `take` raises."""
+        return await self._append(drafts)
+
+    async def _append(self, drafts: Sequence[Draft]) -> Sequenced:
+        return await self._service.append_events(drafts, timeout_ms=self._timeout_ms)
+
+    async def _prepared(self, work: Callable[[], list[_Prepared]], records: Sequence[Slice]) -> list[_Prepared]:
+        if len(records) <= _INLINE_RECORDS and sum(len(record.raw) for record in records) <= _INLINE_BYTES:
+            return work()
+        return await self.in_thread(work)
+
+    def _prepare(self, stream: StreamName, source: Source, records: Sequence[Slice]) -> list[_Prepared]:
+        return [self._prepare_one(stream, source, record) for record in records]
+
+    def _prepare_one(self, stream: StreamName, source: Source, record: Slice) -> _Prepared:
+        normalized = normalize(source, record)
+        draft = self._draft(stream, normalized.event)
+        if normalized.uid is not None:
+            draft = self._identified(draft, normalized.uid, _content(source.name, record))
+        return _Prepared(event=normalized.event, error=normalized.error, draft=draft)
+
+    def _identify(self, stream: StreamName, source: Source, record: Slice) -> tuple[bytes, bytes] | None:
+        uid = normalize(source, record).uid
+        return None if uid is None else self._recognised(stream, uid, _content(source.name, record))
+
+    def _identified(self, draft: Draft, uid: str, content: bytes) -> Draft:
+        uid_key, mac = self._recognised(draft.stream, uid, content)
+        return replace(draft, uid_key=uid_key, mac=mac)
+
+    def _recognised(self, stream: StreamName, uid: str, content: bytes) -> tuple[bytes, bytes]:
+        """What an event's id and content are recognised by."""
+        uid_key = sha256("\0".join((*stream, uid)).encode()).digest()[:_KEY_BYTES]
+        return uid_key, hmac.digest(self._dedup_key, content, "sha256")[:_KEY_BYTES]
+
+    def _mark(self, stream: StreamName, items: Sequence[tuple[_Prepared, Conflict]]) -> list[_Prepared]:
+        return [self._mark_one(stream, item, conflict) for item, conflict in items]
+
+    def _mark_one(self, stream: StreamName, item: _Prepared, conflict: Conflict) -> _Prepared:
+        event = in_order(item.event | {"fed": item.event["fed"] | {"conflicts_with": conflict.index}})
+        draft = self._draft(stream, event)
+        draft = replace(draft, uid_key=item.draft.uid_key, mac=item.draft.mac, conflicts_with=conflict.index)
+        return replace(item, event=event, draft=draft)
+
+    def _draft(self, stream: StreamName, event: JSONObject) -> Draft:
+        """The event sealed and encrypted, with a seed and nonces of its own."""
+        seed = self._random_bytes(_SEED_BYTES)
+        sealed, blobs = seal_with_blobs(
+            event,
+            origin=self._origin,
+            member=stream.member,
+            stream=stream.stream,
+            seed=seed,
+            blob_bytes_min=self._blob_bytes_min,
+        )
+        key_id, data_key = self._vault.current(stream.member)
+        encrypt = partial(seal_record, data_key=data_key, key_id=key_id, origin=self._origin, root=sealed.root)
+        return Draft(
+            stream=stream,
+            root=sealed.root,
+            record=encrypt(encode_plain(sealed), nonce=self._random_bytes(_NONCE_BYTES)),
+            blobs=tuple(
+                encrypt(blob.data, nonce=self._random_bytes(_NONCE_BYTES), label=BLOB, blob_salt=blob.salt) for blob in blobs
+            ),
+        )
+
+    async def split(self, source: Source, body: bytes, headers: Mapping[str, str], records_max: int) -> list[Slice]:
+        """The records of a body. Raises MalformedError, TooLargeError."""
+        if len(body) <= _INLINE_BYTES:
+            return source.split(body, headers, records_max)
+        return await self.in_thread(lambda: source.split(body, headers, records_max))
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """`work` on the thread that prepares batches."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def draft_sealed(self, stream: StreamName, seq: int, texts: Sequence[bytes], *, seed: bytes, root: bytes) -> Draft:
+        """A sender's own sealing, its payload encrypted here. Raises MalformedError unless texts and seed give the root, and
+        the texts are of this log, member and stream."""
+        sealed = seal_texts(texts, seed=seed)
+        if sealed.root != root:
+            raise MalformedError("root is not that of these texts and this seed")
+        header = parse_header(texts[0])
+        if (header.origin, header.member, header.stream) != (self._origin, *stream):
+            raise MalformedError("the header is of another log, member or stream")
+        key_id, data_key = self._vault.current(stream.member)
+        record = seal_record(
+            encode_plain(sealed),
+            data_key=data_key,
+            key_id=key_id,
+            origin=self._origin,
+            root=root,
+            nonce=self._random_bytes(_NONCE_BYTES),
+        )
+        return Draft(stream=stream, root=root, record=record, seq=seq)
+
+
+def _is_conflict(uid_key: bytes, mac: bytes, found: Mapping[bytes, bytes | None]) -> bool:
+    first = found[uid_key]
+    return first is not None and not first.endswith(mac) and found[uid_key + mac] is None
+
+
+def _content(source: str, record: Slice) -> bytes:
+    """What makes two records of one id the same: source, bytes as received, and what they were received with."""
+    name = source.encode()
+    if not record.context:
+        return name + b"\0" + record.raw
+    return name + b"\1" + sha256(compact(record.context).encode()).digest() + record.raw
