@@ -1092,7 +1092,7 @@ def test_a_restored_store_is_of_this_programs_format_whatever_the_backup_was_mad
 def test_a_backup_of_a_later_format_is_refused(log: Log) -> None:
     log.back_up()
     path = log.out / "backup.json"
-    path.write_bytes(path.read_bytes().replace(b'"backup/1"', b'"backup/2"'))
+    path.write_bytes(path.read_bytes().replace(b'"backup/1"', b'"backup/3"'))
     for command in (["restore", log.out, log.new], ["backup", log.directory, log.out], ["fsck", log.out]):
         result = run(*command, "--json")
         assert json.loads(result.out)["code"] == "backup-version"

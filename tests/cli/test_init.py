@@ -90,12 +90,16 @@ def test_a_parent_that_is_a_file_is_a_storage_error(tmp_path: Path) -> None:
     assert f"cannot create {tmp_path / 'file' / 'log'}" in require_plain(run(*init(tmp_path / "file" / "log")), 4)[0]
 
 
-def test_events_are_refused_with_the_way_out(tmp_path: Path) -> None:
-    for options in ([], ["--profile", "events"]):
-        result = run("init", tmp_path / "log", "--origin", "log.example", *options, "--json")
-        assert require_plain(result, 4)[1] == "  use --profile opaque"
-        assert json.loads(result.out)["code"] == "no-events-yet"
-    assert not any(tmp_path.iterdir())
+@pytest.mark.parametrize("options", [[], ["--profile", "events"]])
+def test_a_log_of_events_has_the_keys_of_its_vault_beside(tmp_path: Path, options: list[str]) -> None:
+    result = run("init", tmp_path / "log", "--origin", "log.example", *options, "--json")
+    assert result.code == 0
+    assert 'profile = "events"' in (tmp_path / "log" / "translog.toml").read_text()
+    names = {path.name for path in (tmp_path / "log" / "keys").iterdir()}
+    assert names == {"log-ed25519.skey", "log-mldsa44.skey", "dedup.key", "kek.key"}
+    assert (tmp_path / "log" / "vault" / "keys.json").is_file()
+    secrets = [(tmp_path / "log" / "keys" / name).read_text().strip() for name in ("dedup.key", "kek.key")]
+    assert not [secret for secret in secrets if secret in result.out + result.err]
 
 
 BAD_ORIGINS = [

@@ -521,4 +521,12 @@ def test_a_field_and_its_salt_make_its_leaf() -> None:
 
 
 def test_texts_are_made_without_sealing() -> None:
-    assert make_texts({"a": 1}, **WHERE) == sealed({"a": 1}).texts
+    where = (WHERE["origin"], WHERE["member"], WHERE["stream"])
+    made = [make_texts({"a": 1}, origin=where[0], member=where[1], stream=where[2], is_plain=plain) for plain in (False, True)]
+    assert made == [sealed({"a": 1}).texts] * 2
+
+
+@pytest.mark.parametrize("value", [object(), math.nan, "\ud800", nested(10_000)])
+def test_an_event_that_only_claims_to_be_plain_is_refused_where_it_cannot_be_encoded(value: Any) -> None:
+    with pytest.raises(MalformedError):
+        make_texts({"a": value}, origin="o", member="m", stream="s", is_plain=True)

@@ -1,4 +1,4 @@
-"""Builds golog and Tessera's tools once a session, and serves logs to them.
+"""Builds golog, k8saudit and Tessera's tools once a session, and serves logs to them.
 
 Rules: without Go, or without the modules that are needed, tests skip; with TRANSLOG_REQUIRE_INTEROP=1 they fail instead. What
 does not compile is always a failure.
@@ -20,6 +20,7 @@ from .static_log import StaticLog, make_log
 from .tessera_tools import TOOL_PACKAGES, Tessera
 
 GOLOG_SOURCE = Path(__file__).parent / "golog"
+K8S_SOURCE = Path(__file__).parent / "k8s"
 TESSERA_SOURCE = Path(__file__).parent / "tessera"
 PORTS = range(24_000, 24_100)
 """Below the range from which the system takes the ports of outgoing connections."""
@@ -56,6 +57,15 @@ def golog(tmp_path_factory: pytest.TempPathFactory) -> Path:
     go = _go(GOLOG_SOURCE)
     binary = tmp_path_factory.mktemp("golog") / "golog"
     _build(GOLOG_SOURCE, [go, "build", "-buildvcs=false", "-o", str(binary), "."])
+    return binary
+
+
+@pytest.fixture(scope="session")
+def k8saudit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled program."""
+    go = _go(K8S_SOURCE)
+    binary = tmp_path_factory.mktemp("k8saudit") / "k8saudit"
+    _build(K8S_SOURCE, [go, "build", "-buildvcs=false", "-o", str(binary), "."])
     return binary
 
 

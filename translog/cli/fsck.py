@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from translog.cli.options import json_option, policy_option, read_token, token_option
+from translog.cli.options import PATH, json_option, policy_option, read_token, token_option
 from translog.cli.progress import counting
 from translog.core.wire import encode_base64, printable
 
@@ -19,6 +19,8 @@ _SHOWN_MAX = 50
 @click.command()
 @click.argument("location", metavar="DIR|URL")
 @policy_option
+@click.option("--keys", type=PATH, metavar="KEYS", help="Directory with kek.key, to open payloads with; DIR/keys by default.")
+@click.option("--vault", type=PATH, metavar="VAULT", help="Directory with the key store; DIR/vault by default.")
 @token_option
 @click.option("--processes", type=click.IntRange(min=1), help="Processes to check with; one for each core by default.")
 @json_option
@@ -27,6 +29,8 @@ def command(
     context: click.Context,
     location: str,
     policy_file: Path | None,
+    keys: Path | None,
+    vault: Path | None,
     token_file: Path | None,
     processes: int | None,
     as_json: bool,
@@ -34,8 +38,9 @@ def command(
     """Check a whole log from its entries alone, and name everything in it that is bad.
 
     DIR is the directory of a log that is not running, or a backup; nothing in it is changed. URL is any tlog-tiles log. The
-    entries are hashed anew, and every tile, every kept checkpoint and DIR/head is compared with that. Ends with exit code 1
-    if anything is bad.
+    entries are hashed anew, and every tile, every kept checkpoint and DIR/head is compared with that. Of a log of events the
+    payloads are opened too, where the keys are at hand, and so of a backup with --keys and --vault. Ends with exit code 1 if
+    anything is bad.
     """
     from translog.cli.trust import policy_for
     from translog.maintenance import check_log
@@ -43,7 +48,7 @@ def command(
     token = read_token(token_file)
     policy = policy_for(location, policy_file, token=token)
     with counting("entries checked") as count:
-        report = check_log(location, policy=policy, token=token, processes=processes, progress=count)
+        report = check_log(location, policy=policy, token=token, processes=processes, progress=count, keys=keys, vault=vault)
     if as_json:
         click.echo(json.dumps(_document(report)))
     else:
@@ -61,6 +66,7 @@ def _document(report: "Report") -> dict[str, object]:
         "entry_bytes": report.entry_bytes,
         "good": report.good,
         "bad": report.bad,
+        "excepted": report.excepted,
         "damages": [{"resource": damage.resource, "problem": damage.problem} for damage in report.damages],
         "remarks": report.remarks,
     }

@@ -1,27 +1,40 @@
-"""`translog verify`: verifies receipts, offline. Needs no network and no server packages.
+"""`translog verify`: verifies receipts and evidence files, offline. Needs no network and no server packages.
 
-Rules: nothing is believed but the policy; the entry must be at hand, for a receipt proves nothing without it; every receipt
-given must hold, or the exit code is 1.
+Rules: nothing is believed but the policy; the entry must be at hand, for a receipt proves nothing without it, and evidence
+brings its own; every receipt given must hold, or the exit code is 1; what comes out of an event is escaped for the terminal.
 """
 
 import json
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
 from translog.cli.describe import checkpoint_document, describe_checkpoint, format_time
 from translog.cli.options import PATH, json_option, read_file, read_policy
 from translog.cli.progress import counting
+from translog.core.keys import VKey, parse_vkey
 from translog.core.merkle import hash_leaf
-from translog.core.policy import NO_QUORUM, Policy, VerifiedCheckpoint, require_quorum, verify_checkpoint
+from translog.core.policy import NO_QUORUM, Policy, VerifiedCheckpoint, verify_checkpoint
 from translog.core.proof import RECEIPT_BYTES_MAX, VerifiedReceipt, parse_receipt, verify_receipt_under
 from translog.core.tile import ENTRY_BYTES_MAX
-from translog.errors import MalformedError, QuorumError, SettingsError, TranslogError, VerificationError
+from translog.core.wire import printable
+from translog.errors import DisclosureError, MalformedError, SettingsError, TranslogError, VerificationError
+from translog.events.disclosure import (
+    EVIDENCE_BYTES_MAX,
+    VerifiedEvidence,
+    accepted_since,
+    parse_evidence,
+    verify_evidence,
+)
+from translog.events.entry import Numbered
+from translog.events.jsontext import compact
 
 _AGE = re.compile(r"([1-9][0-9]{0,8})([smhd])", re.ASCII)
+_PLAIN_NAME = re.compile(r"[\w.-]+", re.ASCII)
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _FUTURE_S_MAX = 300
 """How far ahead a signature's time may be of this machine's clock when an age is asked for."""
@@ -35,10 +48,27 @@ _FUTURE_S_MAX = 300
     "--lines", is_flag=True, help="The lines of --entry are entries, in the order of the indexes of the receipts in DIR."
 )
 @click.option("--max-age", metavar="D", help="Refuse checkpoints signed longer ago than this: 90s, 15m, 12h, 30d.")
+@click.option("--stream-vkey", metavar="VKEY", help="The key that must have signed the stream's checkpoint in the evidence.")
 @json_option
-def command(file: Path, policy_file: Path, entry: Path | None, lines: bool, max_age: str | None, as_json: bool) -> None:
+def command(
+    file: Path,
+    policy_file: Path,
+    entry: Path | None,
+    lines: bool,
+    max_age: str | None,
+    stream_vkey: str | None,
+    as_json: bool,
+) -> None:
     """Verify that an entry is in the log: the policy accepts the receipt's checkpoint, and the receipt proves the entry in
-    it. Works offline, years later."""
+    it. Or, given an evidence file, what it shows of an event. Works offline, years later."""
+    if not lines and _is_evidence(file):
+        if entry is not None:
+            raise click.UsageError(f"{file} is evidence, which brings its entry along: leave out --entry")
+        vkey = None if stream_vkey is None else _parse_vkey(stream_vkey)
+        _verify_evidence(file, policy_file, None if max_age is None else _parse_age(max_age), vkey, as_json=as_json)
+        return
+    if stream_vkey is not None:
+        raise click.UsageError(f"{file} is no evidence file: --stream-vkey says nothing about receipts")
     if entry is None:
         raise click.UsageError("a receipt proves an entry: give it with --entry FILE")
     if lines and not file.is_dir():
@@ -90,13 +120,14 @@ class _Checker:
             raise _named(path, error) from None
 
 
-def _named(path: Path, error: TranslogError) -> TranslogError:
+def _named(path: Path, error: TranslogError, what: str = "receipt") -> TranslogError:
     hints = {
-        "not-included": "the entry is not the one this receipt is for, or one of the two was changed",
-        "bad-signature": "the receipt was changed, or the policy is for another log",
-        "unknown-log": "the receipt is of another log than the policy is for",
+        "not-included": f"the entry is not the one this {what} is for, or one of the two was changed",
+        "bad-signature": f"the {what} was changed, or the policy is for another log",
+        "unknown-log": f"the {what} is of another log than the policy is for",
         "unknown-key": "the log signed with a key the policy does not list: get a current policy from someone you trust",
-        "malformed": "the receipt was changed or cut short",
+        "malformed": f"the {what} was changed or cut short",
+        "bad-disclosure": "the evidence was changed, or put together from parts of different events",
     }
     hint = error.hint or hints.get(error.code, "")
     return type(error)(f"{path}: {error.detail}", hint=hint, code=error.code)
@@ -112,10 +143,10 @@ def _require_age(checkpoint: VerifiedCheckpoint, policy: Policy, age_s: int | No
     counted = checkpoint.cosigned if policy.quorum != NO_QUORUM else (*checkpoint.cosigned, *checkpoint.signed)
     timed = [(item.time_s, item.name) for item in counted if item.time_s is not None]
     now_s = int(time.time())
-    signed_s = _accepted_since([pair for pair in timed if pair[0] <= now_s + _FUTURE_S_MAX], policy)
+    signed_s = accepted_since([pair for pair in timed if pair[0] <= now_s + _FUTURE_S_MAX], policy)
     if signed_s is not None and signed_s >= now_s - age_s:
         return
-    signed_s = _accepted_since(timed, policy)
+    signed_s = accepted_since(timed, policy)
     if signed_s is None:
         raise VerificationError("no signature states a time that counts, so its age is not known", code="no-time")
     if signed_s >= now_s - age_s:
@@ -128,22 +159,18 @@ def _require_age(checkpoint: VerifiedCheckpoint, policy: Policy, age_s: int | No
     )
 
 
-def _accepted_since(timed: Sequence[tuple[int, str]], policy: Policy) -> int | None:
-    """The latest time such that the signatures of that time and later are enough for the policy; None if all are not."""
-    for since_s in sorted({time_s for time_s, _ in timed}, reverse=True):
-        try:
-            require_quorum(policy, [name for time_s, name in timed if time_s >= since_s])
-        except QuorumError:
-            continue
-        return since_s
-    return None
-
-
 def _parse_age(text: str) -> int:
     match = _AGE.fullmatch(text)
     if match is None:
         raise click.UsageError("an age is a number and a unit: 90s, 15m, 12h, 30d")
     return int(match[1]) * _UNIT_S[match[2]]
+
+
+def _parse_vkey(text: str) -> VKey:
+    try:
+        return parse_vkey(text)
+    except MalformedError as error:
+        raise click.UsageError(f"--stream-vkey: {error.detail}") from None
 
 
 def _receipts(directory: Path) -> list[Path]:
@@ -180,3 +207,100 @@ def _report(verified: VerifiedReceipt, count: int, checker: _Checker, *, as_json
         click.echo(f"OK: all {count} entries are in the log" + (f", under {under} checkpoints; the last:" if under > 1 else ""))
     for line in describe_checkpoint(verified.checkpoint):
         click.echo(f"  {line}")
+
+
+def _is_evidence(file: Path) -> bool:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(1) == b"{"
+    except OSError:  # told where it is read
+        return False
+
+
+def _verify_evidence(file: Path, policy_file: Path, age_s: int | None, vkey: VKey | None, *, as_json: bool) -> None:
+    policy = read_policy(policy_file)
+    try:
+        evidence = parse_evidence(read_file(file, bytes_max=EVIDENCE_BYTES_MAX, what="the evidence"))
+        verified = verify_evidence(evidence, policy, stream_vkey=vkey)
+        if vkey is not None and verified.stream is None:
+            raise DisclosureError(
+                "there is no stream's checkpoint that --stream-vkey could have signed",
+                hint="without that option, the rest of the evidence is verified",
+            )
+        _require_age(verified.receipt.checkpoint, policy, age_s)
+    except (MalformedError, VerificationError) as error:
+        raise _named(file, error, "evidence") from None
+    if as_json:
+        click.echo(json.dumps(_evidence_document(verified)))
+    else:
+        click.echo("\n".join(_describe_evidence(verified, policy)))
+
+
+def _evidence_document(verified: VerifiedEvidence) -> dict[str, Any]:
+    entry, before, stream = verified.entry, verified.not_before, verified.stream
+    return {
+        "ok": True,
+        "origin": verified.origin,
+        "index": verified.index,
+        "size": verified.size,
+        "member": entry.member,
+        "stream": entry.stream,
+        "seq": entry.seq,
+        "numbered": entry.numbered,
+        "received_at_ms": entry.received_at_ms,
+        "no_later_than_s": verified.no_later_than_s,
+        "not_before_s": verified.not_before_s,
+        "fields": verified.shown,
+        "withheld": verified.withheld,
+        "checkpoint": checkpoint_document(verified.receipt.checkpoint),
+        "not_before_checkpoint": None if before is None else checkpoint_document(before),
+        "stream_checkpoint": None
+        if stream is None
+        else {
+            "origin": stream.checkpoint.origin,
+            "size": stream.checkpoint.size,
+            "signature_checked": stream.signed_by is not None,
+        },
+    }
+
+
+def _describe_evidence(verified: VerifiedEvidence, policy: Policy) -> Iterator[str]:
+    entry = verified.entry
+    yield f"OK: event {verified.index} is in the log {printable(verified.origin)}"
+    who = "the sender" if entry.numbered is Numbered.SENDER else "the log: the numbers prove nothing about what never arrived"
+    yield f"  member {entry.member}, stream {entry.stream}, number {entry.seq}, numbered by {who}"
+    yield f"  received at {_format_ms(entry.received_at_ms)}, as the log states"
+    clock = "the log's own clock" if policy.quorum == NO_QUORUM else "the clocks of the witnesses the policy asks for"
+    for what, time_s in (("not before", verified.not_before_s), ("no later than", verified.no_later_than_s)):
+        if time_s is not None:
+            yield f"  logged {what} {format_time(time_s)}, by {clock}"
+    if verified.no_later_than_s is None:
+        yield "  when it was logged is not shown: no signature that counts states a time"
+    elif verified.not_before_s is not None and verified.not_before_s > verified.no_later_than_s:
+        yield "  these times contradict each other: somebody's clock is wrong"
+    yield f"  shown, {len(verified.shown)} of {len(verified.names)} fields:" if verified.shown else "  no field is shown"
+    yield from (f"    {_name(name)}: {printable(compact(value))}" for name, value in verified.shown.items())
+    if verified.withheld:
+        yield f"  withheld, but part of the event: {', '.join(map(_name, verified.withheld))}"
+    yield "  Any other field was never in the event."
+    if verified.stream is not None:
+        head = verified.stream.checkpoint
+        yield f"  It is in the stream's checkpoint of size {head.size}, whose signature was " + (
+            "checked." if verified.stream.signed_by is not None else "NOT checked: that takes --stream-vkey."
+        )
+    yield from (f"  {line}" for line in describe_checkpoint(verified.receipt.checkpoint))
+    if verified.not_before is not None:
+        yield "  from before it:"
+        yield from (f"    {line}" for line in describe_checkpoint(verified.not_before))
+
+
+def _name(name: str) -> str:
+    """A field's name, in quotes if it could be taken for more than a name."""
+    return name if _PLAIN_NAME.fullmatch(name) else printable(compact(name))
+
+
+def _format_ms(time_ms: int) -> str:
+    """RFC 3339 in UTC with milliseconds; times past the year 9999 as `format_time` has them."""
+    seconds, rest_ms = divmod(time_ms, 1000)
+    text = format_time(seconds)
+    return f"{text[:-1]}.{rest_ms:03}Z" if text.endswith("Z") else text

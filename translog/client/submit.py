@@ -6,8 +6,9 @@ is unknown is reported and not repeated, since opaque entries have nothing to te
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -25,12 +26,14 @@ from translog.core.proof import (
     verify_receipt,
     verify_receipt_under,
 )
-from translog.core.tile import encode_bundle
+from translog.core.tile import ENTRY_BYTES_MAX, encode_bundle
 from translog.core.wire import HASH_BYTES, SIZE_MAX, decode_base64
 from translog.errors import InclusionError, MalformedError, RemoteError
 
 _RESULT_BYTES_MAX = PROOF_HASHES_MAX * 48 + 64
 """An entry's share of the answer to an append: base64 hashes, quoted and with commas, and what is around them."""
+_ENTRY_JSON_BYTES_MAX = 4 * (ENTRY_BYTES_MAX // 3 + 1) + 3
+"""An entry in base64, quoted and with a comma."""
 NOT_PUBLISHED = "not-published"
 """The code for a receipt that is not there yet."""
 _LOG_BYTES_MAX = 1024 * 1024
@@ -124,29 +127,47 @@ class Submitter:
 
     async def _wait_all(self, first: int, entries: Sequence[bytes], policy: Policy) -> list[Appended]:
         """The entries are logged; their receipts are None if they are not published in time."""
-        deadline = asyncio.get_running_loop().time() + _PUBLISH_WAIT_S
-        numbered = list(enumerate(entries, start=first))
         try:
-            # Once the last is published, all are: so only it is ever polled for.
-            last = [await self._wait(index, entry, policy, deadline) for index, entry in numbered[-1:]]
-            return [await self._wait(index, entry, policy, deadline) for index, entry in numbered[:-1]] + last
+            return await self.prove(dict(enumerate(entries, start=first)), policy)
         except RemoteError as error:
             named = f"entry {first} is" if len(entries) == 1 else f"the entries {first} to {first + len(entries) - 1} are"
             logged = f"{named} in the log, by its word: do not send them again, fetch their receipts later"
             error.hint = f"{error.hint}; {logged}" if error.hint else logged
             raise
 
+    async def prove(self, entries: Mapping[int, bytes], policy: Policy) -> list[Appended]:
+        """The verified receipts of entries that are logged, by index, ascending; None where one is not published in time.
+
+        Waits up to a minute for all together. Raises RemoteError; VerificationError where a receipt does not hold.
+        """
+        deadline = asyncio.get_running_loop().time() + _PUBLISH_WAIT_S
+        numbered = sorted(entries.items())
+        # Once the last is published, all are: so only it is ever polled for.
+        last = [await self._wait(index, entry, policy, deadline) for index, entry in numbered[-1:]]
+        return [await self._wait(index, entry, policy, deadline) for index, entry in numbered[:-1]] + last
+
+    async def entries(self, *, start: int, end: int) -> list[bytes]:
+        """`GET /v1/entries`, unverified: entries [start, ...), as many as one answer has, at least one. Waits up to a minute
+        for them to be published. Raises RemoteError, status 401 or 403 where the log does not show entries to everybody."""
+        path = f"v1/entries?start={start}&end={end}"
+        ask = partial(self._transport.get, path, bytes_max=(end - start) * _ENTRY_JSON_BYTES_MAX + 100)
+        deadline = asyncio.get_running_loop().time() + _PUBLISH_WAIT_S
+        document = _document(await wait_published(ask, deadline=deadline))
+        try:
+            entries = [decode_base64(entry) for entry in document["entries"]]
+        except _ODD:
+            raise _not_a_log(self._transport.url) from None
+        if not 0 < len(entries) <= end - start:
+            raise _not_a_log(self._transport.url)
+        return entries
+
     async def _wait(self, index: int, entry: bytes, policy: Policy, deadline: float) -> Appended:
-        while True:
-            try:
-                data = await self.receipt(index)
-                break
-            except RemoteError as error:
-                if error.code != NOT_PUBLISHED:
-                    raise
-                if asyncio.get_running_loop().time() >= deadline:
-                    return Appended(index=index, receipt=None)
-                await asyncio.sleep(_PUBLISH_POLL_S)
+        try:
+            data = await wait_published(partial(self.receipt, index), deadline=deadline)
+        except RemoteError as error:
+            if error.code != NOT_PUBLISHED:
+                raise
+            return Appended(index=index, receipt=None)
         receipt = parse_receipt(data)
         if receipt.index != index:
             raise InclusionError(f"asked for the receipt of entry {index}, got that of {receipt.index}")
@@ -161,6 +182,18 @@ class Submitter:
         """The latest checkpoint, or the kept one of `size`, unverified. Raises RemoteError."""
         path = "checkpoint" if size is None else f"v1/checkpoint?size={size}"  # every tlog-tiles log has the first
         return await self._transport.get(path, bytes_max=NOTE_BYTES_MAX)
+
+
+async def wait_published(ask: Callable[[], Awaitable[bytes]], *, deadline: float) -> bytes:
+    """What `ask` returns, asked again while the log says that it is not published yet, until `deadline` (the loop's clock,
+    seconds). Raises RemoteError, past the deadline with code NOT_PUBLISHED."""
+    while True:
+        try:
+            return await ask()
+        except RemoteError as error:
+            if error.code != NOT_PUBLISHED or asyncio.get_running_loop().time() >= deadline:
+                raise
+        await asyncio.sleep(_PUBLISH_POLL_S)
 
 
 def _parse_answer(body: bytes, count: int) -> tuple[int, bytes | None, list[tuple[bytes, ...]]]:

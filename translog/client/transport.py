@@ -3,6 +3,7 @@
 Rules: an answer is read up to a limit, also after decompression; a GET is tried again on 429, 502, 503, 504 and lost
 connections, honouring Retry-After; a POST only where the log says that nothing was written; redirects are not followed,
 which keeps a token from travelling to another host; what an answer says is escaped before it gets into an error.
+client/delivery.py repeats POSTs of events by rules of its own, with `post_once`.
 """
 
 import asyncio
@@ -11,6 +12,8 @@ import json
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 
 import aiohttp
@@ -23,6 +26,7 @@ TIMEOUT_MS = 30_000
 TRIES_MAX = 5
 WAIT_MS_MAX = 30_000
 _WAIT_MS_FIRST = 200
+_RETRY_AFTER_S_MAX = 86_400
 _SAID_CHARS_MAX = 500
 _RETRY_STATUSES = frozenset({429, 502, 503, 504})
 _RETRY_CODES = frozenset({"pool-full", "not-open", "clock-jumped", "too-many-connections", "too-busy", "body-timeout"})
@@ -73,6 +77,10 @@ class Transport:
         """A 200 or 202 answer. Raises RemoteError, code `outcome-unknown` where it may have been written all the same."""
         return await self._with_retries("POST", path, body, {"Content-Type": content_type}, bytes_max)
 
+    async def post_once(self, path: str, body: bytes, *, headers: Mapping[str, str], bytes_max: int) -> Answer:
+        """`post`, never repeated here, with any headers."""
+        return await self._once("POST", path, body, headers, bytes_max)
+
     async def _with_retries(
         self, method: str, path: str, body: bytes | None, headers: dict[str, str], bytes_max: int
     ) -> Answer:
@@ -88,7 +96,7 @@ class Transport:
                 wait_ms *= 2
         raise RemoteError("unreachable")
 
-    async def _once(self, method: str, path: str, body: bytes | None, headers: dict[str, str], bytes_max: int) -> Answer:
+    async def _once(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], bytes_max: int) -> Answer:
         if self._session is None:
             raise RemoteError("the connection is not open")
         url = f"{self.url}/{path.lstrip('/')}"
@@ -121,6 +129,11 @@ def outcome_unknown(detail: str, *, status: int | None = None) -> RemoteError:
     )
 
 
+def has_not_written(error: RemoteError) -> bool:
+    """Whether an answer to an append says that nothing was written, and may be later."""
+    return error.status in (429, 503) and error.code in _RETRY_CODES
+
+
 def _said(text: object) -> str:
     """What the other side, or a library quoting it, says: some of it, fit for a terminal."""
     return printable(str(text)[:_SAID_CHARS_MAX])
@@ -133,7 +146,7 @@ def _failed(method: str, detail: str, *, status: int | None = None) -> RemoteErr
 def _may_retry(method: str, error: RemoteError) -> bool:
     if method == "GET":
         return error.status is None or error.status in _RETRY_STATUSES
-    return error.status in (429, 503) and error.code in _RETRY_CODES
+    return has_not_written(error)
 
 
 def _refused(method: str, url: str, answer: Answer) -> RemoteError:
@@ -144,12 +157,11 @@ def _refused(method: str, url: str, answer: Answer) -> RemoteError:
         code, detail, hint = (_said(v) if isinstance(v := document.get(n), str) else "" for n in ("code", "detail", "hint"))
     except (ValueError, AttributeError, RecursionError):
         pass
-    try:
-        retry_after_ms = 1000 * parse_decimal(answer.headers.get("Retry-After", ""), maximum=86_400)
-    except MalformedError:
-        retry_after_ms = None
+    retry_after_ms = _retry_after_ms(answer.headers.get("Retry-After", ""))
     if method == "POST" and answer.status >= 500 and code not in _UNWRITTEN_CODES:
-        return outcome_unknown(f"{url} answers {answer.status}: {detail or 'no reason given'}", status=answer.status)
+        unknown = outcome_unknown(f"{url} answers {answer.status}: {detail or 'no reason given'}", status=answer.status)
+        unknown.retry_after_ms = retry_after_ms
+        return unknown
     if 300 <= answer.status < 400:
         detail = f"redirects are not followed; use the URL it names: '{_said(answer.headers.get('Location', ''))}'"
     return RemoteError(
@@ -159,3 +171,17 @@ def _refused(method: str, url: str, answer: Answer) -> RemoteError:
         code=code[:64],
         retry_after_ms=retry_after_ms,
     )
+
+
+def _retry_after_ms(value: str) -> int | None:
+    """Seconds, or the HTTP-date that proxies write (RFC 9110 section 10.2.3); None for anything else."""
+    try:
+        return 1000 * parse_decimal(value, maximum=_RETRY_AFTER_S_MAX)
+    except MalformedError:
+        pass
+    try:
+        until = parsedate_to_datetime(value)
+        left_s = (until - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError, OverflowError):  # no date, or one without a zone
+        return None
+    return round(1000 * left_s) if 0 <= left_s <= _RETRY_AFTER_S_MAX else None

@@ -14,10 +14,10 @@ zstd versions; what comes out of the decompressor is limited; nonces come in as 
 """
 
 import hmac
+import pkgutil
 import struct
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -46,7 +46,7 @@ _ZSTD_OPTIONS: dict[int, int] = {zstd.DecompressionParameter.window_log_max: _WI
 _WRAP = b"translog/wrap/1"
 _U16 = struct.Struct(">H")
 _IDLE_MAX = 8
-_DICTIONARY = zstd.ZstdDict(Path(__file__).with_name("payload-1.dict").read_bytes())
+_DICTIONARY = zstd.ZstdDict(pkgutil.get_data("translog.events", "payload-1.dict") or b"")
 _DICTIONARIES = {0: None, _DICTIONARY.dict_id: _DICTIONARY}
 """By the id that a frame names; 0 is none."""
 _idle: list[zstd.ZstdCompressor] = []

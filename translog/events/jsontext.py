@@ -160,6 +160,8 @@ class _Nested:
                 at = self._items(begin, names, [*around, others])
             else:
                 at = _end_of_value(text, begin)
+                if key == names[0] and text[begin:at] != "null":
+                    raise _malformed(begin)
                 others[key] = text[begin:at].encode(self._encoding)
             at = _next_item(text, at, "}")
         return at + 1

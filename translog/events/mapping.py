@@ -16,18 +16,20 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import date
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
-from translog.events.jsontext import INTEGER_MAX, JSONObject, Slice, compact, parse_record
+from translog.events.jsontext import INTEGER_MAX, JSONObject, Slice, parse_record
 
 Convert = Callable[[Any], Any]
 Path = tuple[str, ...]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH_DAY = date(1970, 1, 1).toordinal()
 _RFC3339 = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):([0-5]\d|60)(?:[.,](\d+))? ?([Zz]|UTC|[+-]\d\d:?\d\d)?", re.ASCII
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ]([01]\d|2[0-3]):([0-5]\d):([0-5]\d|60)(?:[.,](\d+))? ?"
+    r"([Zz]|UTC|[+-](?:[01]\d|2[0-3]):?[0-5]\d)?",
+    re.ASCII,
 )
 _DIGITS = re.compile(r"-?[0-9]{1,16}")
 _IPV4 = re.compile(r"(?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\.){3}(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])")
@@ -91,11 +93,6 @@ def boolean(value: Any) -> bool | None:
     return {"true": True, "false": False, True: True, False: False}.get(value) if isinstance(value, str | bool) else None
 
 
-def json_text(value: Any) -> str | None:
-    """Any value but null as JSON text: for OCSF's attributes of type json."""
-    return None if value is None else compact(value)
-
-
 def anything(value: Any) -> Any:
     """The value as it is."""
     return value
@@ -147,23 +144,17 @@ def rfc3339(value: Any) -> int | None:
     match = _RFC3339.fullmatch(value)
     if match is None:
         return None
-    year, month, day, hour, minute, second = map(int, match.groups()[:6])
+    year, month, day, hour, minute, second, fraction, zone = match.groups()
     try:
-        moment = datetime(year, month, day, hour, minute, min(second, 59), tzinfo=UTC)
+        days = date(int(year), int(month), int(day)).toordinal() - _EPOCH_DAY
     except ValueError:
         return None
-    milliseconds = (moment - _EPOCH) // _MILLISECOND + int(((match[7] or "") + "000")[:3])
-    zone = match[8]
+    minutes = (days * 24 + int(hour)) * 60 + int(minute)
     if zone and zone[0] in "+-":
-        hours, minutes = int(zone[1:3]), int(zone[-2:])
-        if hours > 23 or minutes > 59:
-            return None
-        offset = (hours * 60 + minutes) * 60_000
-        milliseconds += -offset if zone[0] == "+" else offset
-    return milliseconds
-
-
-_MILLISECOND = timedelta(milliseconds=1)
+        offset = int(zone[1:3]) * 60 + int(zone[-2:])
+        minutes += -offset if zone[0] == "+" else offset
+    milliseconds = int(f"{fraction[:3]:0<3}") if fraction else 0
+    return (minutes * 60 + min(int(second), 59)) * 1000 + milliseconds
 
 
 def epoch(unit_ms: float) -> Convert:
@@ -330,23 +321,6 @@ def _place(step: _Step, value: Any, event: JSONObject) -> bool:
         return False
     event[name] = converted
     return True
-
-
-def remainder(record: JSONObject, known: Mapping[str, Any]) -> JSONObject:
-    """What of a record is not known. Names whose value is null say nothing and are left out where they are known."""
-    rest: JSONObject = {}
-    for name, value in record.items():
-        below = known.get(name)
-        if below is None:
-            rest[name] = value
-        elif below is not True:
-            if type(value) is dict:
-                part = remainder(value, below)
-                if part:
-                    rest[name] = part
-            elif value is not None:
-                rest[name] = value
-    return rest
 
 
 def keep(rest: JSONObject, record: JSONObject, source: Path) -> None:

@@ -246,11 +246,8 @@ def _lacking(value: Mapping[str, Any], needs: _Needs) -> list[str]:
     """What an object lacks of its needs, and what those within it lack of theirs: paths from this object on."""
     names, one_of = needs
     found = [name for name in names if name not in value] if names else []
-    for name in one_of:
-        if name in value:
-            break
-    else:
-        found += one_of[:1]
+    if one_of and one_of[0] not in value and value.keys().isdisjoint(one_of) and one_of[0] not in found:
+        found.append(one_of[0])
     for name in value:
         if name in OBJECT_REQUIRES:
             below = value[name]
@@ -364,23 +361,32 @@ _PLACES = _places()
 
 def find_observables(event: Mapping[str, Any]) -> list[JSONObject]:
     """Every value by which events can be joined: addresses, names, ids. Each as {"name", "type_id", "value"}, the value a
-    string, the name a path of OBSERVED, in the event's order, the same name and value once; at most OBSERVABLES_MAX, and none
-    longer than OBSERVABLE_CHARS_MAX. Never fails."""
-    found: dict[tuple[str, str], int] = {}
+    string, the name a path of OBSERVED, in the event's order, of a list each once; at most OBSERVABLES_MAX, and none longer
+    than OBSERVABLE_CHARS_MAX. Never fails."""
+    found: list[JSONObject] = []
     _observe(event, _PLACES, found)
-    return [{"name": name, "type_id": type_id, "value": value} for (name, value), type_id in found.items()]
+    return found[:OBSERVABLES_MAX] if len(found) > OBSERVABLES_MAX else found
 
 
-def _observe(value: Mapping[str, Any], place: _Place, found: dict[tuple[str, str], int]) -> None:
+def _observe(value: Mapping[str, Any], place: _Place, found: list[JSONObject]) -> None:
     for name in value:
         if name in place:
-            inner, wanted = value[name], place[name]
-            for item in inner if type(inner) is list else (inner,):
-                if isinstance(wanted, dict):
-                    if type(item) is dict:
-                        _observe(item, wanted, found)
-                elif type(item) is str:
-                    if 0 < len(item) <= OBSERVABLE_CHARS_MAX and len(found) < OBSERVABLES_MAX:
-                        found[wanted.path, item] = wanted.type_id
-                elif type(item) is int and len(found) < OBSERVABLES_MAX:
-                    found[wanted.path, str(item)] = wanted.type_id
+            wanted, inner = place[name], value[name]
+            if type(inner) is list:
+                found += _observe_list(inner, name, place)
+            elif isinstance(wanted, dict):
+                if type(inner) is dict:
+                    _observe(inner, wanted, found)
+            elif type(inner) is str or type(inner) is int:
+                text = inner if type(inner) is str else str(inner)
+                if 0 < len(text) <= OBSERVABLE_CHARS_MAX:
+                    found.append({"name": wanted.path, "type_id": wanted.type_id, "value": text})
+
+
+def _observe_list(items: list[Any], name: str, place: _Place) -> list[JSONObject]:
+    """What there is in a list, each once."""
+    found: list[JSONObject] = []
+    for item in items:
+        if type(item) is not list:
+            _observe({name: item}, place, found)
+    return list({(one["name"], one["value"]): one for one in found}.values())

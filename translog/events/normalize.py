@@ -10,8 +10,7 @@ slice received, in base64 where it is not UTF-8 (`fed.raw_encoding`). The same s
 
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from translog.events.jsontext import JSONObject, Slice
 from translog.events.mapping import MappingError, Source
@@ -24,8 +23,7 @@ UID_CHARS_MAX = 1_024
 """A longer id is none: it goes to `unmapped` with its name."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Normalized:
+class Normalized(NamedTuple):
     """A canonical event, and its id (`metadata.uid`), if it has one."""
 
     event: JSONObject

@@ -148,7 +148,7 @@ def make_texts(event: Mapping[str, Any], *, origin: str, member: str, stream: st
         texts = tuple(joined.encode("utf-8").split(b"\n"))
     except UnicodeEncodeError:
         raise MalformedError("half of a surrogate pair in the event") from None
-    except ValueError as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise MalformedError(f"not JSON: {clip(str(error))}") from None
     if len(texts) > LEAVES_MAX:
         detail = f"an event of {len(texts) - 1} fields: at most {LEAVES_MAX - 1} can be sealed"

@@ -79,7 +79,7 @@ async def post_events(api: Api, request: web.Request) -> web.Response:
     stream = stream_of(principal, request)
     body = await read_body(request, api.settings)
     reject = query.on_conflict is OnConflict.REJECT
-    intaken = await take(api, events, request, body, source=EVENTS.name, stream=stream, reject_conflicts=reject)
+    intaken = await take(api, events, request, body, source=EVENTS.name, stream=stream, reject_conflicts=reject, push=False)
     return await answer(api, intaken, query)
 
 
@@ -117,16 +117,18 @@ async def take(
     source: str,
     stream: StreamName,
     reject_conflicts: bool = False,
+    push: bool = True,
     more: Mapping[str, str] | None = None,
 ) -> Intaken:
-    """Splits a body and logs its records; `more` is what counts as headers beside those of the request. Raises MalformedError
-    for a body of another shape, TooLargeError."""
+    """Splits a body and logs its records; `push` is for senders that do not wait long, `more` is what counts as headers beside
+    those of the request. Raises MalformedError for a body of another shape, TooLargeError."""
     headers = headers_of(request) | dict(more or {})
     known = events.sources[source]
     records = await events.intake.split(known, body, headers, api.settings.entries_per_request_max)
     if not records:
         return Intaken(results=[], size=0)
-    return await events.intake.take(stream, known, records, reject_conflicts=reject_conflicts)
+    timeout_ms = api.settings.intake.push_deadline_ms if push else None
+    return await events.intake.take(stream, known, records, reject_conflicts=reject_conflicts, timeout_ms=timeout_ms)
 
 
 def headers_of(request: web.Request) -> dict[str, str]:

@@ -83,7 +83,7 @@ class Intake:
         dedup_key: bytes,
         blob_bytes_min: int,
         random_bytes: Callable[[int], bytes],
-        timeout_ms: int,
+        commit_deadline_ms: int,
         host: str,
     ) -> None:
         self._service = service
@@ -92,7 +92,7 @@ class Intake:
         self._dedup_key = dedup_key
         self._blob_bytes_min = blob_bytes_min
         self._random_bytes = random_bytes
-        self._timeout_ms = timeout_ms
+        self._commit_deadline_ms = commit_deadline_ms
         self._host = host
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="intake")
 
@@ -101,10 +101,19 @@ class Intake:
         self._thread.shutdown()
 
     async def take(
-        self, stream: StreamName, source: Source, records: Sequence[Slice], *, reject_conflicts: bool = False
+        self,
+        stream: StreamName,
+        source: Source,
+        records: Sequence[Slice],
+        *,
+        reject_conflicts: bool = False,
+        timeout_ms: int | None = None,
     ) -> Intaken:
-        """Logs records, durably. Raises PushbackError, HeldError, TooLargeError or StorageError, as `append_events` does; after
-        StorageError `outcome-unknown` the same records may be sent again: those with ids are found to be duplicates."""
+        """Logs records, durably; waits for a commit as long as `timeout_ms`, or else `commit_deadline_ms`, say.
+
+        Raises PushbackError, HeldError, TooLargeError or StorageError, as `append_events` does; after StorageError
+        `outcome-unknown` the same records may be sent again: those with ids are found to be duplicates.
+        """
         prepared = await self._prepared(partial(self._prepare, stream, source, records), records)
         results: list[Taken | None] = [None] * len(prepared)
         waiting = list(range(len(prepared)))
@@ -112,7 +121,7 @@ class Intake:
         for _ in range(_ROUNDS_MAX):
             if not waiting:
                 break
-            sequenced = await self._append([prepared[number].draft for number in waiting])
+            sequenced = await self._append([prepared[number].draft for number in waiting], timeout_ms)
             size = max(size, sequenced.size)
             conflicting = []
             for number, outcome in zip(waiting, sequenced.outcomes, strict=True):
@@ -163,8 +172,8 @@ class Intake:
         """Logs events that their sender sealed and numbered. Raises ConflictError, and what `take` raises."""
         return await self._append(drafts)
 
-    async def _append(self, drafts: Sequence[Draft]) -> Sequenced:
-        return await self._service.append_events(drafts, timeout_ms=self._timeout_ms)
+    async def _append(self, drafts: Sequence[Draft], timeout_ms: int | None = None) -> Sequenced:
+        return await self._service.append_events(drafts, timeout_ms=timeout_ms or self._commit_deadline_ms)
 
     async def _prepared(self, work: Callable[[], list[_Prepared]], records: Sequence[Slice]) -> list[_Prepared]:
         if len(records) <= _INLINE_RECORDS and sum(len(record.raw) for record in records) <= _INLINE_BYTES:

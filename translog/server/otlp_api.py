@@ -25,6 +25,8 @@ _CODES = {400: 3, 401: 16, 403: 7, 404: 5, 413: 8, 415: 3, 429: 8, 503: 14}
 """google.rpc.Code of each status: INVALID_ARGUMENT, UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND, RESOURCE_EXHAUSTED,
 UNAVAILABLE."""
 _UNKNOWN = 2
+_RETRY_S_MAX = 2
+"""The SDKs' exporters wait 10 s in all, and drop what they have at once if told to wait longer than what is left of that."""
 
 
 @push
@@ -52,6 +54,8 @@ def refuse(request: web.Request, error: TranslogError) -> web.Response:
     told = json.loads(response.body) if isinstance(response.body, bytes) else {}
     message = f"{told.get('code', '')}: {told.get('detail', '')}"
     headers = {name: response.headers[name] for name in ("Retry-After", "WWW-Authenticate") if name in response.headers}
+    if "Retry-After" in headers:
+        headers["Retry-After"] = str(min(int(headers["Retry-After"]), _RETRY_S_MAX))
     return web.Response(
         status=response.status,
         body=encode_status(_CODES.get(response.status, _UNKNOWN), message, media),

@@ -46,6 +46,11 @@ class IntakeSettings(BaseModel):
     custom_sources: tuple[Path, ...] = Field(
         (), max_length=100, description="Mappings of members' own sources, TOML files, as paths in the log's directory."
     )
+    push_deadline_ms: Milliseconds = Field(
+        4_000,
+        description="How long senders that push wait for the commit before they are answered 503: less than half of what "
+        "OpenTelemetry's exporters wait in all. What was logged all the same is recognised when they send it again.",
+    )
     streams_per_read_max: Annotated[int, Field(ge=1)] = Field(1_000, description="Streams in one `/v1/streams` answer.")
 
 

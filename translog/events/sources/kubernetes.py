@@ -113,7 +113,8 @@ def _split(body: bytes, headers: Mapping[str, str], records_max: int) -> list[Sl
 
 def _map(record: JSONObject, context: JSONObject) -> JSONObject:
     record, envelope = _unwrapped(record)
-    if record.get("kind") != "Event" or not str(record.get("apiVersion") or _API).startswith(_API):
+    kind = record.get("kind", "Event" if "auditID" in record else "")  # an item of an EventList does not repeat it
+    if kind != "Event" or not str(record.get("apiVersion") or _API).startswith(_API):
         raise MappingError(f"not an audit event of Kubernetes, of kind Event and apiVersion {_API}v1")
     event: JSONObject = {
         "metadata": {"product": {"name": "Kubernetes"}, "log_provider": "kube-apiserver", "log_name": "audit"},

@@ -46,7 +46,7 @@ def _json_context(around: list[JSONObject]) -> JSONObject:
         if name in members:
             found = parse_record(members[name])
             try:
-                value = _message(found.value, fields, 0) if found.value is not None or not found.error else None
+                value = None if found.value is None else _message(found.value, fields, 0)
             except RecordError as error:
                 found, value = found._replace(error=str(error)), None
             if found.error:
@@ -84,8 +84,6 @@ _Decode = Callable[[Any, int], Any]
 
 def _message(value: Any, fields: Mapping[str, _Decode], depth: int) -> JSONObject:
     """An object's known fields that are not null and not of their default value."""
-    if value is None:
-        return {}
     if type(value) is not dict:
         raise RecordError("an object of OTLP is of another type")
     found = {}
