@@ -73,18 +73,33 @@ def _load(server: Server, path: str, arguments: Sequence[str], *, connections: i
 def lone_posts(server: Server, path: str, body: bytes, *, count: int) -> list[float]:
     """Seconds that each of `count` POSTs took, one after the other on one connection. Raises RuntimeError unless all are
     answered 200."""
-    host, port = server.address
-    head = f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: {len(body)}\r\n\r\n"
-    request = head.encode() + body
-    taken = []
-    with socket.create_connection((host, port), timeout=30) as connection:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for _ in range(count):
-            begin = time.perf_counter()
-            connection.sendall(request)
-            _read_answer(connection)
-            taken.append(time.perf_counter() - begin)
-    return taken
+    with Connection(server) as connection:
+        return [connection.request("POST", path, body) for _ in range(count)]
+
+
+class Connection:
+    """One client that waits for every answer."""
+
+    def __init__(self, server: Server) -> None:
+        self._host = f"{server.address[0]}:{server.address[1]}"
+        self._socket = socket.create_connection(server.address, timeout=60)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def __enter__(self) -> "Connection":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._socket.close()
+
+    def request(self, method: str, path: str, body: bytes = b"", *, content_type: str = "") -> float:
+        """The seconds until the whole answer was there. Raises RuntimeError unless it is 200."""
+        about = f"Content-Type: {content_type}\r\n" if content_type else ""
+        head = f"{method} {path} HTTP/1.1\r\nHost: {self._host}\r\n{about}Content-Length: {len(body)}\r\n\r\n"
+        request = head.encode() + body
+        begin = time.perf_counter()
+        self._socket.sendall(request)
+        _read_answer(self._socket)
+        return time.perf_counter() - begin
 
 
 def _read_answer(connection: socket.socket) -> None:

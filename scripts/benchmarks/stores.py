@@ -101,9 +101,9 @@ def quiet_logging() -> None:
     )
 
 
-def new_log(directory: Path) -> str:
+def new_log(directory: Path, *, profile: Profile = Profile.OPAQUE) -> str:
     """Creates an empty log; its policy."""
-    return format_log_policy(create_log(directory, origin=ORIGIN, profile=Profile.OPAQUE))
+    return format_log_policy(create_log(directory, origin=ORIGIN, profile=profile))
 
 
 def fill_log(directory: Path, entries: Entries, *, count: int) -> None:
