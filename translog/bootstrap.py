@@ -34,6 +34,7 @@ from translog.log.head import HeadFile
 from translog.log.keyfiles import DEDUP_KEY_FILE, KEK_FILE, create_event_keys, create_log_keys, read_log_keys, read_secret
 from translog.log.lifecycle import LogService, Mode
 from translog.log.metrics import LogMetrics
+from translog.log.streamtree import StreamTrees
 from translog.log.vault import FileKeyWrapper, Vault
 from translog.server.api import Api, EventLog
 from translog.server.app import admin_app, public_app
@@ -163,7 +164,7 @@ class LogServer:
             dedup_key=read_secret(self._directory / "keys" / DEDUP_KEY_FILE),
             blob_bytes_min=settings.intake.blob_bytes_min,
             random_bytes=os.urandom,
-            timeout_ms=settings.commit_deadline_ms,
+            commit_deadline_ms=settings.commit_deadline_ms,
             host=socket.gethostname(),
         )
         self._stack.callback(intake.close)
@@ -176,6 +177,7 @@ class LogServer:
                 for member in self._settings.members
                 if member.webhook_secret
             },
+            trees=StreamTrees(),
         )
 
     def _leaf_lookup(self, meta: LogMeta) -> LeafLookup | None:

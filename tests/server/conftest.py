@@ -1,6 +1,6 @@
 """Fixtures: logs that are served."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +17,8 @@ from .harness import ORIGIN, Running
 
 
 class Serve(Protocol):
-    """Serves a log, by default a new one, until the end of the test. `settings` are those of `[server]`."""
+    """Serves a log, by default a new opaque one, until the end of the test. `settings` are those of `[server]`; `secrets` are
+    private files in the log's directory, by name."""
 
     async def __call__(
         self,
@@ -25,6 +26,8 @@ class Serve(Protocol):
         directory: Path | None = None,
         members: tuple[dict[str, Any], ...] = (),
         log: dict[str, Any] | None = None,
+        profile: Profile = Profile.OPAQUE,
+        secrets: Mapping[str, bytes] | None = None,
         **settings: Any,
     ) -> Running: ...
 
@@ -38,11 +41,16 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
             directory: Path | None = None,
             members: tuple[dict[str, Any], ...] = (),
             log: dict[str, Any] | None = None,
+            profile: Profile = Profile.OPAQUE,
+            secrets: Mapping[str, bytes] | None = None,
             **settings: Any,
         ) -> Running:
             if directory is None:
                 directory = tmp_path / "log"
-                create_log(directory, origin=ORIGIN, profile=Profile.OPAQUE)
+                create_log(directory, origin=ORIGIN, profile=profile)
+            for name, secret in (secrets or {}).items():
+                (directory / name).write_bytes(secret)
+                (directory / name).chmod(0o600)
             listen = {"listen": "127.0.0.1:0", "admin_listen": "127.0.0.1:0"}
             overrides = {"server": {**listen, **settings}, "log": {"reopen_wait_ms": 1, **(log or {})}}
             read = read_settings(directory, overrides)
@@ -62,3 +70,9 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
 async def log_server(serve: Serve) -> Running:
     """A new log under default settings."""
     return await serve()
+
+
+@pytest.fixture
+async def event_log(serve: Serve) -> Running:
+    """A new log of audit events under default settings, which this machine may write to."""
+    return await serve(profile=Profile.EVENTS)

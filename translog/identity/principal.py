@@ -13,6 +13,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from translog.core.keys import VKey, parse_vkey
 from translog.errors import AuthenticationError, MalformedError, PermissionDeniedError, SettingsError
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$"
@@ -112,6 +113,7 @@ class Members:
         """Raises SettingsError for a name or token that occurs twice, or a member called `log`."""
         self._by_token: dict[str, Principal] = {}
         self._by_name: dict[str, Principal] = {}
+        self._stream_vkeys: dict[str, tuple[VKey, ...]] = {}
         names = set()
         for member in members:
             if member.name in (LOG_MEMBER, LOCAL_MEMBER) or member.name in names:
@@ -119,6 +121,7 @@ class Members:
             if member.token_sha256 in self._by_token:
                 raise SettingsError(f"the token of member {member.name!r} is another member's too")
             names.add(member.name)
+            self._stream_vkeys[member.name] = tuple(_parse_stream_vkey(text, member.name) for text in member.stream_vkeys)
             permissions = {
                 Permission.APPEND: member.may_append,
                 Permission.READ_ENTRIES: member.may_read,
@@ -139,6 +142,10 @@ class Members:
         """The member of that name, which must be one."""
         return self._by_name[name]
 
+    def stream_vkeys(self, name: str) -> tuple[VKey, ...]:
+        """The keys that sign checkpoints of a member's streams; none for a name that is no member's."""
+        return self._stream_vkeys.get(name, ())
+
     def authenticate(self, token: str) -> Principal:
         """The member whose token this is. Raises AuthenticationError.
 
@@ -148,6 +155,13 @@ class Members:
         if principal is None:
             raise AuthenticationError("this token is not known here", hint="ask the log's operator for one")
         return principal
+
+
+def _parse_stream_vkey(text: str, member: str) -> VKey:
+    try:
+        return parse_vkey(text)
+    except MalformedError as error:
+        raise SettingsError(f"a stream key of member {member!r} is none: {error.detail}", code="bad-settings") from None
 
 
 def require(principal: Principal, permission: Permission) -> Principal:

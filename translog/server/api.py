@@ -20,6 +20,7 @@ from translog.identity.principal import Members, Principal
 from translog.index.lookup import LeafLookup
 from translog.log.events import EventStore
 from translog.log.lifecycle import LogService
+from translog.log.streamtree import StreamTrees
 from translog.server.intake import Intake
 from translog.server.settings import ServerSettings
 
@@ -38,13 +39,14 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventLog:
-    """What a log of audit events has beside: how it takes them, how it reads them back, the sources it knows by name, and the
-    secrets by member that webhooks are signed with."""
+    """What a log of audit events has beside: how it takes them, how it reads them back, the sources it knows by name, the
+    secrets by member that webhooks are signed with, and the trees of streams that their senders sign."""
 
     intake: Intake
     store: EventStore
     sources: Mapping[str, Source]
     webhook_secrets: Mapping[str, bytes]
+    trees: StreamTrees
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

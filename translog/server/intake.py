@@ -26,7 +26,7 @@ from translog.events.seal import encode_plain, seal_texts, seal_with_blobs
 from translog.events.texts import parse_header
 from translog.identity.principal import LOG_MEMBER
 from translog.log.lifecycle import LogService
-from translog.log.numbering import Conflict, Draft, Placed
+from translog.log.numbering import Conflict, Draft, Note, Placed
 from translog.log.pool import Sequenced
 from translog.log.vault import Vault
 from translog.storage.store import StreamName
@@ -57,7 +57,7 @@ class Taken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intaken:
-    """What became of a request: a result per record, the size of the tree that has all of them, and how many are new."""
+    """What became of a request: a result per record, and the size of the tree that has all of them."""
 
     results: list[Taken]
     size: int
@@ -153,7 +153,7 @@ class Intake:
 
     async def find_conflicts(self, stream: StreamName, source: Source, records: Sequence[Slice]) -> list[int]:
         """Which records, by their place, have an id that the log has with other content."""
-        known = [self._identify(stream, source, record) for record in records]
+        known = await self.in_thread(lambda: [self._identify(stream, source, record) for record in records])
         keys = [key for keys in known if keys is not None for key in (keys[0], keys[0] + keys[1])]
         found = dict(zip(keys, await self._service.read_store(lambda store: store.find_ids(keys)), strict=True))
         return [place for place, keys in enumerate(known) if keys is not None and _is_conflict(*keys, found)]
@@ -168,12 +168,13 @@ class Intake:
         (outcome,) = (await self._append([draft])).outcomes
         return outcome.index
 
-    async def take_sealed(self, drafts: Sequence[Draft]) -> Sequenced:
-        """Logs events that their sender sealed and numbered. Raises ConflictError, and what `take` raises."""
-        return await self._append(drafts)
+    async def take_sealed(self, items: Sequence[Draft | Note]) -> Sequenced:
+        """Logs events that their sender sealed and numbered, and its checkpoint. Raises ConflictError, and what `take`
+        raises."""
+        return await self._append(items)
 
-    async def _append(self, drafts: Sequence[Draft], timeout_ms: int | None = None) -> Sequenced:
-        return await self._service.append_events(drafts, timeout_ms=timeout_ms or self._commit_deadline_ms)
+    async def _append(self, items: Sequence[Draft | Note], timeout_ms: int | None = None) -> Sequenced:
+        return await self._service.append_events(items, timeout_ms=timeout_ms or self._commit_deadline_ms)
 
     async def _prepared(self, work: Callable[[], list[_Prepared]], records: Sequence[Slice]) -> list[_Prepared]:
         if len(records) <= _INLINE_RECORDS and sum(len(record.raw) for record in records) <= _INLINE_BYTES:

@@ -24,6 +24,7 @@ _ERRORS = {
     409: "It conflicts with what is stored; the answer says with what.",
     413: "Over a limit.",
     415: "A content type or encoding that is not taken.",
+    422: "It does not verify.",
     500: "Damage or a defect; reads go on, appends stop.",
     503: "Not now. Retry-After says when; code `outcome-unknown` means that it may have been written.",
 }

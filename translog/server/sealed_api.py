@@ -8,26 +8,31 @@
 
 Rules: the whole body or nothing of it; the log recomputes what it can see (root from seed and texts, header against member and
 stream) and refuses what does not add up; numbers follow on without a hole: a number that is taken by another event is 409
-`stream-forked`, one that is too high 409 `wrong-number`. Sent again, a batch is answered with what was logged before.
+`stream-forked`, one that is too high 409 `wrong-number`. Sent again, a batch is answered with what was logged before. A
+checkpoint must be signed by a key that is known for the stream, and be of exactly the events up to the last one here.
 """
 
 from typing import Any
 
 from aiohttp import web
 
+from translog.core.checkpoint import parse_checkpoint
+from translog.core.cosignature import KeyVerifier
+from translog.core.note import parse_note, verify_note
 from translog.core.wire import HASH_BYTES, decode_base64
-from translog.errors import MalformedError, TooLargeError
+from translog.errors import MalformedError, PermissionDeniedError, TooLargeError, VerificationError
 from translog.events.cipher import RECORD_VERSION
+from translog.events.entry import StreamCheckpoint, format_stream_checkpoint, stream_origin
 from translog.events.jsontext import INTEGER_MAX, Slice, split_lines
 from translog.events.seal import SEED_BYTES
 from translog.identity.principal import Permission, require, require_stream
-from translog.log.numbering import Draft, Placed
+from translog.log.numbering import Draft, Note, Placed
 from translog.server.ack import AppendQuery
 from translog.server.api import NDJSON, PRINCIPAL, Api, EventLog, Route, parse_query, require_events
 from translog.server.body import read_body
 from translog.server.events_api import ANSWERS, answer
 from translog.server.intake import Intaken, Taken
-from translog.storage.store import StreamName
+from translog.storage.store import LogStore, StreamName
 
 _RECORD_BYTES_MAX = 16 * 1024 * 1024
 _LINES_BESIDE = 2
@@ -42,29 +47,81 @@ async def post_stream(api: Api, request: web.Request) -> web.Response:
     stream = StreamName(*require_stream(principal, request.match_info["stream"]))
     query = parse_query(AppendQuery, request)
     body = await read_body(request, api.settings)
-    drafts = await events.intake.in_thread(lambda: _drafts(api, events, stream, body))
-    sequenced = await events.intake.take_sealed(drafts)
+    drafts, note = await events.intake.in_thread(lambda: _parse(api, events, stream, body))
+    items: list[Draft | Note] = [*drafts]
+    if note is not None:
+        items += await _checkpoint(api, stream, drafts, note)
+    sequenced = await events.intake.take_sealed(items)
     results = [
         Taken(index=outcome.index, seq=outcome.seq, duplicate=outcome.duplicate)
-        for outcome in sequenced.outcomes
+        for outcome in sequenced.outcomes[: len(drafts)]
         if isinstance(outcome, Placed)
     ]
     return await answer(api, Intaken(results=results, size=sequenced.size), query)
 
 
-def _drafts(api: Api, events: EventLog, stream: StreamName, body: bytes) -> list[Draft]:
-    """Raises MalformedError naming the line that is wrong, TooLargeError."""
+async def _checkpoint(api: Api, stream: StreamName, drafts: list[Draft], note: str) -> list[Note]:
+    """The stream's checkpoint as an entry; none if the events that it came with were logged before, and so it was.
+
+    Raises PermissionDeniedError where no key of the stream is known, MalformedError, and VerificationError for a note that none
+    of them signed or that is not of these events. Where numbers do not follow on, the sequencer will say so.
+    """
+    origin = stream_origin(api.service.meta.origin, member=stream.member, stream=stream.stream)
+    vkeys = [vkey for vkey in api.members.stream_vkeys(stream.member) if vkey.name == origin]
+    if not vkeys:
+        raise PermissionDeniedError(
+            f"no key is known for checkpoints of stream {stream.stream}",
+            hint=f"the log's operator lists one called {origin} under the member's `stream_vkeys`",
+            code="no-stream-key",
+        )
+    parsed = parse_note(note.encode())
+    verify_note(parsed, [KeyVerifier(vkey) for vkey in vkeys])
+    checkpoint = parse_checkpoint(parsed.text)
+    first_seq = drafts[0].seq or 0
+    if checkpoint.origin != origin or checkpoint.extensions or checkpoint.size != first_seq + len(drafts):
+        raise VerificationError("the checkpoint is not of this stream, or not of the size that it has with these events")
+
+    trees = require_events(api).trees
+
+    def root(store: LogStore) -> bytes | None:
+        head = store.read_streams().get(stream)
+        stored = 0 if head is None else head.next_seq
+        if stored < first_seq:
+            return checkpoint.root
+        if stored >= checkpoint.size:
+            return None
+        roots = [draft.root for draft in drafts]
+        return trees.root(store, stream, stored=stored, first_seq=first_seq, roots=roots)
+
+    found = await api.service.read_store(root)
+    if found is None:
+        return []
+    if found != checkpoint.root:
+        raise VerificationError("the checkpoint's root is not that of the stream's events", code="stream-mismatch")
+    return [
+        Note(entry=format_stream_checkpoint(StreamCheckpoint(member=stream.member, stream=stream.stream, note=note.encode())))
+    ]
+
+
+def _parse(api: Api, events: EventLog, stream: StreamName, body: bytes) -> tuple[list[Draft], str | None]:
+    """The events, and the note if there is one. Raises MalformedError naming the line that is wrong, TooLargeError."""
     lines = split_lines(body, records_max=api.settings.entries_per_request_max + _LINES_BESIDE)
     if not lines:
         raise MalformedError("the body is empty", hint='its first line is {"first_seq":n}', code="not-sealed")
     first, *rest = [_members(number, line) for number, line in enumerate(lines, start=1)]
     if first.keys() != {"first_seq"} or not _is_seq(first["first_seq"]):
         raise _malformed(1, 'expected {"first_seq":n} and nothing else')
+    note = None
+    if rest and rest[-1].keys() == {"checkpoint"}:
+        note = rest.pop()["checkpoint"]
+        if type(note) is not str:
+            raise _malformed(len(lines), "checkpoint is not a string")
     if not rest:
         raise MalformedError("there is no event in the body", code="no-entries")
     if len(rest) > api.settings.entries_per_request_max:
         raise TooLargeError("too many events in one request", hint="send smaller batches", code="too-many-entries")
-    return [_draft(events, stream, first["first_seq"] + place, line, number=place + 2) for place, line in enumerate(rest)]
+    drafts = [_draft(events, stream, first["first_seq"] + place, line, number=place + 2) for place, line in enumerate(rest)]
+    return drafts, note
 
 
 def _draft(events: EventLog, stream: StreamName, seq: int, line: dict[str, Any], *, number: int) -> Draft:
@@ -123,6 +180,6 @@ ROUTES = (
         query=AppendQuery,
         bodies=(NDJSON,),
         answers=ANSWERS,
-        errors=(400, 401, 403, 404, 409, 413, 415, 500, 503),
+        errors=(400, 401, 403, 404, 409, 413, 415, 422, 500, 503),
     ),
 )

@@ -1,0 +1,160 @@
+"""A stream's own signed checkpoints: what the log takes, what it refuses, and what they let a member prove."""
+
+import json
+import os
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Any
+
+import pytest
+
+from translog.core.checkpoint import Checkpoint, format_checkpoint
+from translog.core.cosignature import KeySigner
+from translog.core.keys import KeyType, SKey
+from translog.core.note import sign_note
+from translog.core.wire import encode_base64
+from translog.events.entry import parse_stream_checkpoint
+from translog.storage.store import Profile
+
+from .conftest import Serve
+from .event_log import by, dumps, entry_bytes, member
+from .harness import NDJSON, ORIGIN, Answer, Running
+
+PATH = "/v1/streams/agent"
+STREAM_ORIGIN = f"{ORIGIN}/members/acme/agent"
+KEY = SKey(name=STREAM_ORIGIN, type=KeyType.ED25519, seed=bytes(32))
+OTHER = SKey(name=STREAM_ORIGIN, type=KeyType.ED25519, seed=b"\1" * 32)
+
+
+def tree_hash(roots: Sequence[bytes], first_seq: int = 0) -> bytes:
+    """Straight from RFC 6962, over the leaves that formats.md gives a stream."""
+    if len(roots) == 1:
+        return sha256(b"\0" + first_seq.to_bytes(8, "big") + roots[0]).digest()
+    split = 1 << ((len(roots) - 1).bit_length() - 1)
+    left, right = tree_hash(roots[:split], first_seq), tree_hash(roots[split:], first_seq + split)
+    return sha256(b"\1" + left + right).digest()
+
+
+def note(roots: Sequence[bytes], *, key: SKey = KEY, origin: str = STREAM_ORIGIN, size: int | None = None) -> str:
+    """The stream's checkpoint after these events."""
+    checkpoint = Checkpoint(origin=origin, size=len(roots) if size is None else size, root=tree_hash(roots))
+    return sign_note(format_checkpoint(checkpoint), [KeySigner(key)], time_s=1_700_000_000).decode()
+
+
+def some_roots(count: int) -> list[bytes]:
+    return [os.urandom(32) for _ in range(count)]
+
+
+async def post(log: Running, first_seq: int, roots: Sequence[bytes], checkpoint: Any = None, path: str = PATH) -> Answer:
+    lines: list[dict[str, Any]] = [{"first_seq": first_seq}, *({"root": encode_base64(root)} for root in roots)]
+    if checkpoint is not None:
+        lines.append({"checkpoint": checkpoint})
+    return await log.post(path, b"\n".join(map(dumps, lines)), NDJSON, **by("acme"))
+
+
+@pytest.fixture
+async def log(serve: Serve) -> Running:
+    """A log that knows the key of acme's stream."""
+    return await serve(profile=Profile.EVENTS, members=(member("acme", stream_vkeys=(str(KEY.vkey),)),))
+
+
+async def checkpoints(log: Running) -> list[str]:
+    """Those that were logged."""
+    every = [data for data in await entry_bytes(log) if json.loads(data)["translog"] == "stream/1"]
+    return [parse_stream_checkpoint(data).note.decode() for data in every]
+
+
+@pytest.mark.parametrize("sizes", [(1,), (2,), (3, 4), (1, 1, 1, 1, 1), (7, 1, 8, 5)])
+async def test_checkpoints_of_a_stream_are_logged_behind_its_events(log: Running, sizes: tuple[int, ...]) -> None:
+    roots: list[bytes] = []
+    notes = []
+    for count in sizes:
+        batch = some_roots(count)
+        roots += batch
+        notes.append(note(roots))
+        answer = (await post(log, len(roots) - count, batch, notes[-1])).require_ok().json
+        assert [result["seq"] for result in answer["results"]] == list(range(len(roots) - count, len(roots)))
+    assert await checkpoints(log) == notes
+    kinds = [json.loads(data)["translog"] for data in await entry_bytes(log)]
+    assert kinds == ["event/1"] + [kind for count in sizes for kind in (*["event/1"] * count, "stream/1")]
+
+
+async def test_a_checkpoint_may_cover_batches_that_came_without_one(log: Running) -> None:
+    roots = some_roots(9)
+    (await post(log, 0, roots[:4])).require_ok()
+    (await post(log, 4, roots[4:5])).require_ok()
+    (await post(log, 5, roots[5:], note(roots))).require_ok()
+    assert await checkpoints(log) == [note(roots)]
+
+
+async def test_it_holds_over_a_restart(log: Running, serve: Serve) -> None:
+    roots = some_roots(5)
+    (await post(log, 0, roots[:3], note(roots[:3]))).require_ok()
+    await log.server.stop()
+    again = await serve(directory=log.directory, members=(member("acme", stream_vkeys=(str(KEY.vkey),)),))
+    (await post(again, 3, roots[3:], note(roots))).require_ok()
+    assert await checkpoints(again) == [note(roots[:3]), note(roots)]
+
+
+async def test_a_batch_sent_again_logs_its_checkpoint_once(log: Running) -> None:
+    roots = some_roots(3)
+    for _ in range(3):
+        answer = (await post(log, 0, roots, note(roots))).require_ok().json
+    assert [result["duplicate"] for result in answer["results"]] == [True] * 3
+    assert await checkpoints(log) == [note(roots)]
+
+
+async def test_a_batch_of_which_the_beginning_is_known_has_its_checkpoint_logged(log: Running) -> None:
+    roots = some_roots(6)
+    (await post(log, 0, roots[:4], note(roots[:4]))).require_ok()
+    answer = (await post(log, 2, roots[2:], note(roots))).require_ok().json
+    assert [result["duplicate"] for result in answer["results"]] == [True, True, False, False]
+    assert await checkpoints(log) == [note(roots[:4]), note(roots)]
+
+
+ROOTS = [bytes([number]) * 32 for number in range(3)]
+BAD = {
+    "of other events": (note([b"\7" * 32, *ROOTS[1:]]), 422, "stream-mismatch"),
+    "of another order": (note([ROOTS[1], ROOTS[0], ROOTS[2]]), 422, "stream-mismatch"),
+    "too small": (note(ROOTS[:2]), 422, "verification-failed"),
+    "too large": (note(ROOTS, size=4), 422, "verification-failed"),
+    "of another stream": (note(ROOTS, origin=f"{ORIGIN}/members/acme/other"), 422, "verification-failed"),
+    "of the log": (note(ROOTS, origin=ORIGIN), 422, "verification-failed"),
+    "signed by another key": (note(ROOTS, key=OTHER), 422, "unknown-key"),
+    "not signed": (note(ROOTS).partition("\n\n")[0] + "\n\n", 400, "malformed"),
+    "changed": (note(ROOTS).replace("acme/agent\n", "acme/agenT\n", 1), 422, "bad-signature"),
+    "no note": ("checkpoint", 400, "malformed"),
+    "no text": (7, 400, "not-sealed"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+async def test_a_checkpoint_that_does_not_hold_keeps_its_events_out_too(log: Running, name: str) -> None:
+    checkpoint, status, code = BAD[name]
+    (await post(log, 0, ROOTS, checkpoint)).problem(status, code)
+    assert len(await entry_bytes(log)) == 1
+    (await post(log, 0, ROOTS, note(ROOTS))).require_ok()
+
+
+@pytest.mark.parametrize("vkeys", [(), (str(SKey(name="other", type=KeyType.ED25519, seed=bytes(32)).vkey),)])
+async def test_without_a_key_of_the_stream_no_checkpoint_is_taken(serve: Serve, vkeys: tuple[str, ...]) -> None:
+    log = await serve(profile=Profile.EVENTS, members=(member("acme", stream_vkeys=vkeys),))
+    (await post(log, 0, ROOTS, note(ROOTS))).problem(403, "no-stream-key")
+    assert len(await entry_bytes(log)) == 1
+
+
+async def test_a_gap_is_still_a_gap(log: Running) -> None:
+    (await post(log, 1, ROOTS, note([bytes(32), *ROOTS]))).problem(409, "wrong-number")
+
+
+async def test_a_fork_is_still_a_fork(log: Running) -> None:
+    (await post(log, 0, ROOTS, note(ROOTS))).require_ok()
+    other = [b"\7" * 32, *ROOTS[1:], b"\4" * 32]
+    (await post(log, 0, other, note(other))).problem(422, "stream-mismatch")
+    (await post(log, 0, other)).problem(409, "stream-forked")
+
+
+async def test_a_checkpoint_belongs_at_the_end(log: Running) -> None:
+    lines = [{"first_seq": 0}, {"checkpoint": note(ROOTS)}, *({"root": encode_base64(root)} for root in ROOTS)]
+    (await log.post(PATH, b"\n".join(map(dumps, lines)), NDJSON, **by("acme"))).problem(400, "not-sealed")
+    (await post(log, 0, [], note(ROOTS))).problem(400, "no-entries")
