@@ -254,7 +254,8 @@ class World:
 class NumberedLog:
     """An events log without a service: what is appended is numbered and committed here and now."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, streams_max: int = 1_000) -> None:
+        self.streams_max = streams_max
         self.disk = MemoryDisk(meta=EVENTS_META)
         self.time_ms = 1_700_000_000_000
         self.open()
@@ -264,7 +265,7 @@ class NumberedLog:
         self.store = MemoryStore(self.disk)
         state = self.store.read_state()
         self.edge = load_edge(self.store, size=state.size, root=state.root)
-        self.assembler = EventAssembler(self.store)
+        self.assembler = EventAssembler(self.store, streams_max=self.streams_max)
 
     def commit(self, *batch: Sequence[Draft | Note]) -> Assembled:
         """One commit of these submissions. Raises what the store raises; then `open` it again."""

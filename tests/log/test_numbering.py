@@ -371,6 +371,25 @@ class TestAllOrNothing:
         assert assembled.known == 3
 
 
+class TestStreamsAreBounded:
+    def test_one_stream_too_many_is_refused_and_those_that_there_are_go_on(self) -> None:
+        log = NumberedLog(streams_max=3)
+        names = [StreamName("acme", f"s{number}") for number in range(4)]
+        first, second, third, fourth = (by_id(None, stream=name) for name in names)
+        assert outcomes(log.commit([first, second])) == (placed(0, 0), placed(1, 0))
+        assert refusal(log.commit([first, third, fourth])).code == "too-many-streams"
+        assert outcomes(log.commit([first, second, third, first])) == (placed(2, 1), placed(3, 1), placed(4, 0), placed(5, 2))
+        for again_opened in (False, True):
+            if again_opened:
+                log.open()
+            assert refusal(log.commit([fourth])).code == "too-many-streams"
+            assert outcomes(log.commit([third]))
+        assembled = log.commit([fourth], [third])
+        assert isinstance(assembled.results[0], ConflictError)
+        assert assembled.counts == [0, 1]
+        check(log)
+
+
 class TestWhatCannotBeKept:
     @pytest.mark.parametrize(
         "items",

@@ -186,7 +186,9 @@ class LogService(LogAccess):
         return self._opening
 
     def _assembler(self, store: LogStore) -> Assembler[Any]:
-        return OpaqueAssembler() if self.meta.profile is Profile.OPAQUE else EventAssembler(store)
+        if self.meta.profile is Profile.OPAQUE:
+            return OpaqueAssembler()
+        return EventAssembler(store, streams_max=self.settings.streams_max)
 
     async def _supervise(self, work: list[_Work]) -> None:
         while work:

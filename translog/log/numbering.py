@@ -175,14 +175,22 @@ class NumberingStore(Protocol):
 class EventAssembler:
     """Numbers sealed events. Holds every stream's head: it is of one opening of the store, and must be its only writer."""
 
-    def __init__(self, store: NumberingStore) -> None:
+    def __init__(self, store: NumberingStore, *, streams_max: int) -> None:
         """Reads all streams. Blocks. Raises StorageError, CorruptionError."""
         self._store = store
+        self._streams_max = streams_max
         self._heads = store.read_streams()
 
     def assemble(self, batch: Sequence[Sequence[Draft | Note]], *, size: int, received_at_ms: int) -> Assembled:
         """See Assembler in sequencer.py. About 4 µs an event, and one look into the store for each id."""
-        commit = _Commit(self._store, heads=self._heads, known=self._known(batch), size=size, received_at_ms=received_at_ms)
+        commit = _Commit(
+            self._store,
+            heads=self._heads,
+            known=self._known(batch),
+            size=size,
+            received_at_ms=received_at_ms,
+            streams_max=self._streams_max,
+        )
         counts: list[int] = []
         results: list[tuple[Outcome, ...] | ConflictError] = []
         known = 0
@@ -240,8 +248,10 @@ class _Commit:
         known: Mapping[bytes, bytes],
         size: int,
         received_at_ms: int,
+        streams_max: int,
     ) -> None:
         self._store = store
+        self._streams_max = streams_max
         self._heads = heads
         self._known = known
         self._size = size
@@ -296,8 +306,20 @@ class _Commit:
                 hint="send this to another stream",
                 code="numbered-otherwise",
             )
+        if place is None and self._is_full():
+            raise ConflictError(
+                f"the log has all the {self._streams_max} streams it takes, so {item.stream.stream!r} cannot be one more",
+                hint="send this to a stream that there is, or have the log's operator raise log.streams_max",
+                code="too-many-streams",
+            )
         known = self._find_id(item) if item.seq is None else self._find_number(item, 0 if place is None else place.next_seq)
         return known or self._append(item, place, numbered)
+
+    def _is_full(self) -> bool:
+        """Whether there are all the streams that there may be."""
+        if len(self._heads) + len(self._moved) + len(self._moving) < self._streams_max:
+            return False  # almost always: the sum counts those twice that moved
+        return len(self._heads.keys() | self._moved.keys() | self._moving.keys()) >= self._streams_max
 
     def _find_id(self, draft: Draft) -> Outcome | None:
         """What is known of a draft by its id; None if it is to be committed."""
