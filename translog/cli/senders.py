@@ -99,7 +99,8 @@ rules:
     verbs: [create, update, patch, delete, deletecollection]
   - level: Metadata
 ---
-# /etc/kubernetes/audit/webhook.yaml: where it goes. Add certificate-authority: FILE under cluster: for a CA of your own.
+# /etc/kubernetes/audit/webhook.yaml: where it goes. The log must be at an https URL: over plain http the API server sends no
+# credentials. Add certificate-authority: FILE under cluster: for a CA of your own.
 apiVersion: v1
 kind: Config
 clusters:
