@@ -5,8 +5,11 @@ write-ahead log. Tests that need a file system of their own skip where mounting 
 """
 
 import asyncio
+import errno
 import json
+import os
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +20,7 @@ from cli.harness import require_plain, run_program
 from client.serving import ORIGIN, make_log, policy_for, served, url_of
 from log.harness import until
 
-from translog.bootstrap import LogServer
+from translog.bootstrap import LogServer, create_log
 from translog.cli.main import exit_code_of
 from translog.client.remote import RemoteLog
 from translog.client.submit import Submitter
@@ -29,9 +32,13 @@ from translog.core.policy import Policy, parse_policy
 from translog.errors import CorruptionError, RemoteError, SettingsError, StorageError, TranslogError
 from translog.index.lookup import LeafLookup
 from translog.log.head import HeadFile
-from translog.log.keyfiles import LOG_KEY_FILES, read_skey
+from translog.log.keyfiles import LOG_KEY_FILES, read_secret, read_skey
 from translog.log.lifecycle import Mode
 from translog.log.settings import SigningKey
+from translog.log.vault import FileKeyWrapper, Vault
+from translog.storage.leveldb import LevelDBStore
+from translog.storage.lock import DirectoryLock
+from translog.storage.store import Profile
 
 ENTRIES = [b"entry %d" % index for index in range(320)]
 
@@ -121,6 +128,52 @@ def only(log: Log, pattern: str) -> Path:
 
 async def test_an_unspoilt_copy_is_whole(log: Log) -> None:
     await log.require_whole()
+
+
+# Made
+
+
+def modes(directory: Path) -> dict[str, int]:
+    return {str(path.relative_to(directory)): stat.S_IMODE(path.stat().st_mode) for path in directory.rglob("*")}
+
+
+def test_a_log_of_events_is_made_with_a_vault_and_its_keys(tmp_path: Path) -> None:
+    directory = tmp_path / "log"
+    vkeys = create_log(directory, origin=ORIGIN, profile=Profile.EVENTS)
+    assert [vkey.name for vkey in vkeys] == [ORIGIN, ORIGIN]
+    with DirectoryLock(directory) as lock:
+        store = LevelDBStore.open(lock)
+        assert (store.meta.profile, store.read_streams()) == (Profile.EVENTS, {})
+        store.close()
+    found = modes(directory)
+    private = {"keys/log-ed25519.skey", "keys/log-mldsa44.skey", "keys/dedup.key", "keys/kek.key", "vault/keys.json"}
+    assert {found[name] for name in private} == {0o600}
+    assert {found[name] for name in ("keys", "vault")} == {0o700}
+    assert private == {name for name in found if name.startswith(("keys/", "vault/"))}
+    secrets = [read_secret(directory / "keys" / name) for name in ("dedup.key", "kek.key")]
+    assert len(set(secrets)) == 2
+    wrapper = FileKeyWrapper(secrets[1], origin=ORIGIN, random_bytes=os.urandom)
+    vault = Vault.open(directory / "vault", wrapper=wrapper, random_bytes=os.urandom, now_ms=lambda: 1)
+    assert vault.current("acme")[0].startswith(b"acme/")
+
+
+def test_an_opaque_log_has_neither(tmp_path: Path) -> None:
+    create_log(tmp_path / "log", origin=ORIGIN, profile=Profile.OPAQUE)
+    assert {path.name for path in (tmp_path / "log").iterdir()} == {"keys", "log", "head", "lock", "translog.toml"}
+    assert {path.name for path in (tmp_path / "log" / "keys").iterdir()} == set(LOG_KEY_FILES.values())
+
+
+@pytest.mark.parametrize("what", ["create_event_keys", "Vault.create", "LevelDBStore.create", "write_settings"])
+def test_a_log_of_events_is_made_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"translog.bootstrap.{what}", fail)
+        with pytest.raises(StorageError):
+            create_log(tmp_path / "log", origin=ORIGIN, profile=Profile.EVENTS)
+    assert not any(tmp_path.iterdir())
+    create_log(tmp_path / "log", origin=ORIGIN, profile=Profile.EVENTS)
 
 
 # Of another log or version

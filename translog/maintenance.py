@@ -1,12 +1,10 @@
 """The composition root of what is done to a log that does not run here: check it, copy it, bring it back, let it sign again.
 
-Rules: wiring, as in bootstrap.py. A location is a log's directory, a folder of tiles such as a backup, or the URL of any
-tlog-tiles log. A log's directory is locked while it is read, and not changed by reading it.
+Rules: wiring, as in bootstrap.py. location.py says what a location is.
 """
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,115 +17,29 @@ from translog.core.keys import VKey
 from translog.core.merkle import root_hash
 from translog.core.policy import Policy, parse_policy, verify_checkpoint
 from translog.core.tile import TileReader
-from translog.errors import HeldError, MalformedError, SettingsError, StorageError, TranslogError, VerificationError
+from translog.errors import HeldError, SettingsError, VerificationError
+from translog.location import Located, is_url, located, own_vkeys, read_head
 from translog.log.backup import Copied, back_up, fill_store
 from translog.log.directory import new_directory
-from translog.log.fsck import Checker, Claim, Report
-from translog.log.head import SLOT_BYTES, Head, HeadFile, decode_slot
-from translog.log.keyfiles import LOG_KEY_FILES, read_skey
+from translog.log.fsck import Checker, Report
+from translog.log.head import HeadFile
+from translog.log.keyfiles import KEK_FILE, LOG_KEY_FILES
+from translog.log.keystore import bring_secrets, copy_vault, open_keys, require_apart, unreadable
 from translog.log.opening import require_may_sign
+from translog.log.payloads import FindKey
 from translog.storage.files import write_file
 from translog.storage.folder import Folder, require_backup_folder
-from translog.storage.frozen import FrozenStore, freeze
 from translog.storage.keyspace import FORMAT_VERSION
 from translog.storage.leveldb import LevelDBStore
 from translog.storage.lock import DirectoryLock
 from translog.storage.migrations import upgrade_store
-from translog.storage.source import Damage, TreeSource
-from translog.storage.store import LogMeta, StoredCheckpoint
+from translog.storage.source import Damage, EventSource, TreeSource
+from translog.storage.store import LogMeta, Profile, StoredCheckpoint
 
 _logger = structlog.get_logger()
 
 _REMOTE_PROCESSES_MAX = 2
 """Each has up to 16 requests under way; a log has other readers too."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Located:
-    """A log found at a location: how to read it, what is known of it beside its tree, and its own keys where they are here."""
-
-    open_source: Callable[[], TreeSource]
-    claims: Sequence[Claim] = ()
-    damages: Sequence[Damage] = ()
-    vkeys: Sequence[VKey] = ()
-    remarks: Sequence[str] = ()
-
-
-def is_url(location: str) -> bool:
-    """Whether a location is one to ask over HTTP."""
-    return location.startswith(("http://", "https://"))
-
-
-@contextmanager
-def located(location: str, *, token: str | None = None) -> Iterator[Located]:
-    """The log at a location, for as long as the context lasts. Raises SettingsError if there is none or it is in use."""
-    if is_url(location):
-        from translog.client.tree import RemoteTree  # importing aiohttp takes longer than checking a small log
-
-        yield Located(open_source=partial(RemoteTree, location, token=token))
-        return
-    directory = Path(location)
-    if not directory.is_dir():
-        raise SettingsError(f"{directory} is neither a directory nor a URL", code="no-store")
-    if not (directory / "log").is_dir():
-        yield Located(open_source=partial(Folder, directory))
-        return
-    with DirectoryLock(directory), _workplace() as workplace:
-        frozen = Path(workplace, "log")
-        damages = freeze(directory / "log", frozen)
-        heads = _read_head(directory / "head", damages)
-        claims = [Claim(resource=name, size=head.size, root=head.root, origin=head.origin) for name, head in heads]
-        hold = bool(heads) and max((head for _, head in heads), key=lambda head: head.counter).hold
-        vkeys = _own_vkeys(directory / "keys", damages)
-        yield Located(
-            open_source=partial(FrozenStore, frozen),
-            claims=claims,
-            damages=damages,
-            vkeys=vkeys,
-            remarks=["DIR/head says hold: the log would serve, and not sign"] if hold else [],
-        )
-
-
-@contextmanager
-def _workplace() -> Iterator[str]:
-    """A directory for the time being. Raises StorageError."""
-    try:
-        temporary = tempfile.TemporaryDirectory(prefix="translog-", ignore_cleanup_errors=True)
-    except OSError as error:
-        raise StorageError(f"cannot make a temporary directory: {error.strerror}", hint="TMPDIR names another place") from error
-    with temporary as path:
-        yield path
-
-
-def _read_head(path: Path, damages: list[Damage]) -> list[tuple[str, Head]]:
-    """What the slots of DIR/head say, by name; what is wrong with them is added to `damages`."""
-    heads: list[tuple[str, Head]] = []
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        damages.append(Damage(resource="DIR/head", problem=f"cannot be read: {error.strerror}"))
-        return heads
-    for number in range(2):
-        name = f"DIR/head, slot {number}"
-        try:
-            heads.append((name, decode_slot(data[number * SLOT_BYTES : (number + 1) * SLOT_BYTES])))
-        except MalformedError:
-            damages.append(Damage(resource=name, problem="is damaged"))
-    if len(data) > 2 * SLOT_BYTES:
-        damages.append(Damage(resource="DIR/head", problem=f"has {len(data)} bytes, not {2 * SLOT_BYTES}"))
-    return heads
-
-
-def _own_vkeys(directory: Path, damages: list[Damage]) -> list[VKey]:
-    """The public halves of the keys that are there; what is wrong with one is added to `damages`."""
-    vkeys = []
-    for name in LOG_KEY_FILES.values():
-        try:
-            if (directory / name).exists():
-                vkeys.append(read_skey(directory / name).vkey)
-        except (OSError, TranslogError) as error:
-            damages.append(Damage(resource=f"DIR/keys/{name}", problem=f"cannot be used: {error}"))
-    return vkeys
 
 
 def check_log(
@@ -137,8 +49,11 @@ def check_log(
     token: str | None,
     processes: int | None,
     progress: Callable[[int, int], None],
+    keys: Path | None = None,
+    vault: Path | None = None,
 ) -> Report:
-    """Checks everything at a location. Without a policy, a directory's own keys say who may have signed.
+    """Checks everything at a location. Without a policy, a directory's own keys say who may have signed. `keys` (with kek.key)
+    and `vault` are directories to open payloads with; a log's directory has its own.
 
     Raises TranslogError only if there is nothing to check, or a log over HTTP stops answering.
     """
@@ -151,9 +66,17 @@ def check_log(
             damages=log.damages,
             processes=processes or (min(cores, _REMOTE_PROCESSES_MAX) if is_url(location) else cores),
             progress=progress,
+            open_keys=_keys_of(log, keys, vault),
         ).run()
         report.remarks += log.remarks
         return report
+
+
+def _keys_of(log: Located, keys: Path | None, vault: Path | None) -> Callable[[str], FindKey] | None:
+    """How to open the key store of a log, given its origin; None where there is none."""
+    kek = log.kek if keys is None else keys / KEK_FILE
+    vault = vault or log.vault
+    return None if kek is None or vault is None else partial(open_keys, vault, kek)
 
 
 def backup_log(
@@ -164,21 +87,45 @@ def backup_log(
     token: str | None,
     progress: Callable[[int, int], None],
     tell: Callable[[Damage], None],
+    vault: Path | None = None,
 ) -> Copied:
     """Writes the log at a location into a folder, or continues the backup that is there; see log/backup.py: back_up. What is
-    damaged and not needed for that is told to `tell`."""
+    damaged and not needed for that is told to `tell`. The key store of an events log's directory is written into `vault`."""
     require_backup_folder(folder)
+    if vault is not None:
+        require_apart(vault, folder)
     with located(location, token=token) as log, _opened(log, tell) as source:
-        policy = policy or _own_policy(log)
-        return back_up(source, Folder(folder), policy=policy, progress=progress, claims=log.claims, tell=tell)
+        known: set[bytes] | None = None
+        if vault is not None:
+            if log.vault is None:
+                raise SettingsError(
+                    f"{location} has no key store to be copied",
+                    hint="it is in the directory of the stopped log only; leave --vault out",
+                    code="no-vault",
+                )
+            known = copy_vault(log.vault, vault)  # first: a key store that is newer than the payloads does no harm
+        copied = back_up(
+            source,
+            Folder(folder),
+            policy=policy or _own_policy(log),
+            progress=progress,
+            claims=log.claims,
+            tell=tell,
+            dedup_key=log.dedup_key,
+        )
+        if known is not None and (lost := unreadable(copied.key_ids, known)):
+            tell(Damage(resource="the key store", problem=f"lacks the keys of {lost} payloads: nobody can read them"))
+        return copied
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restored:
-    """A log brought back, and why it must not sign yet; None where DIR/head shows that it may."""
+    """A log brought back, and why it must not sign yet; None where DIR/head shows that it may. `unreadable` payloads are under
+    keys that were not brought along."""
 
     copied: Copied
     held: str | None
+    unreadable: int = 0
 
 
 def restore_log(
@@ -191,12 +138,15 @@ def restore_log(
     token: str | None,
     progress: Callable[[int, int], None],
     tell: Callable[[Damage], None],
+    vault: Path | None = None,
+    without_vault: bool = False,
 ) -> Restored:
     """Makes a new log's directory from a backup, another log's directory, or a log over HTTP, all of it or nothing.
 
-    `keys` is a directory with the private keys. `head` is DIR/head of the disk that the log ran on last; without it the new
-    log is on hold: it serves and does not sign. Raises SettingsError if the directory has anything in it, and what reading
-    the source and verifying it raises.
+    `keys` is a directory with the private keys. `vault` is one with the key store of an events log, which is not restored
+    without it unless `without_vault` says that its payloads are given up. `head` is DIR/head of the disk that the log ran on
+    last; without it the new log is on hold: it serves and does not sign. Raises SettingsError if the directory has anything
+    in it, and what reading the source and verifying it raises.
     """
     from translog.config import FILE_NAME, write_settings  # and pydantic, for all who do not restore
 
@@ -205,10 +155,11 @@ def restore_log(
         _opened(log, tell) as source,
         new_directory(directory, last=FILE_NAME) as building,
     ):
+        of_events = _require_vault(source, vault, without_vault=without_vault)
         if keys is not None:
             _copy_keys(keys, building / "keys")
         damages: list[Damage] = []
-        vkeys = _own_vkeys(building / "keys", damages)
+        vkeys = own_vkeys(building / "keys", damages)
         for damage in damages:
             raise SettingsError(f"{damage.resource} {damage.problem}", hint="bring this log's own keys", code="bad-key")
         policy = policy or (_policy_of(vkeys) if vkeys else _own_policy(log))
@@ -217,6 +168,17 @@ def restore_log(
             copied = fill_store(source, create, policy=policy, progress=progress, claims=log.claims, tell=tell)
         _require_signed_with(vkeys, copied.latest)
         state, origin = copied.state, copied.meta.origin
+        lost = 0
+        if of_events:
+            lost = bring_secrets(
+                building,
+                origin=origin,
+                dedup_key=log.dedup_key,
+                vault=vault,
+                key_ids=copied.key_ids,
+                random_bytes=os.urandom,
+                tell=tell,
+            )
         held: str | None = "nothing shows that no newer checkpoint was signed"
         if head is None:
             HeadFile.create(building / "head", origin=origin, size=state.size, root=state.root, hold=True)
@@ -227,7 +189,27 @@ def restore_log(
                 _set_hold(building / "head", origin=origin)
                 held = held.replace(str(building), str(directory))
         write_settings(building, origin=origin, profile=copied.meta.profile.value)
-        return Restored(copied=copied, held=held)
+        return Restored(copied=copied, held=held, unreadable=lost)
+
+
+def _require_vault(source: TreeSource, vault: Path | None, *, without_vault: bool) -> bool:
+    """Whether the log is one of events. Raises SettingsError if its key store is neither there nor given up."""
+    contents = source.contents()
+    payloads = source.payloads_end() if isinstance(source, EventSource) else None
+    if payloads is None and (contents.meta is None or contents.meta.profile is not Profile.EVENTS):
+        if vault is not None or without_vault:
+            raise SettingsError("this log has no payloads, and no key store", hint="leave --vault and --without-vault out")
+        return False
+    if vault is None and not without_vault:
+        size = min(payloads or 0, 0 if contents.state is None else contents.state.size)
+        raise SettingsError(
+            f"the payloads of {size} entries are encrypted under keys that are not in what is restored"
+            if size
+            else "this is a log of events, and its payloads are not in what is restored",
+            hint="name the copy of its key store with --vault; --without-vault gives them up: nobody will ever read them",
+            code="no-vault",
+        )
+    return True
 
 
 def _create_store(lock: DirectoryLock, meta: LogMeta) -> LevelDBStore:
@@ -285,7 +267,7 @@ def _reason_to_hold(directory: Path, copied: Copied) -> str | None:
     """Why the log in `directory` must not sign yet; None if DIR/head shows that nothing signed is missing from it, and it or
     a checkpoint knows of every entry."""
     damages: list[Damage] = []
-    heads = [head for _, head in _read_head(directory / "head", damages)]
+    heads = [head for _, head in read_head(directory / "head", damages)]
     reason = _why_held(directory, copied)
     if reason is not None:
         return reason
@@ -367,7 +349,7 @@ def resume_log(directory: Path) -> int:
         try:
             state = store.read_state()
             damages: list[Damage] = []
-            _require_signed_with(_own_vkeys(directory / "keys", damages), store.read_checkpoint())
+            _require_signed_with(own_vkeys(directory / "keys", damages), store.read_checkpoint())
             reader = TileReader(store, size=state.size, root=state.root)
             path = directory / "head"
             head = HeadFile.open(path, origin=store.meta.origin)

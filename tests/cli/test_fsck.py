@@ -92,6 +92,7 @@ def test_as_json_it_is_one_document(made: Made) -> None:
         "entry_bytes": sum(map(len, entries_of(300))),
         "good": WHOLE,
         "bad": {},
+        "excepted": {},
         "damages": [],
         "remarks": [],
     }

@@ -3,29 +3,46 @@
 Rules: what is compared is what the log has, read back from its entries and payloads, not what an answer says alone.
 """
 
+import gzip
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import pytest
+from backports import zstd
 from storage.backends import PLYVEL
 
 from translog.events.entry import EventEntry, parse_entry
+from translog.storage.store import Profile
 
+from .conftest import Serve
 from .harness import Answer, Running, hashes
 
 EVENTS = "/v1/events"
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
-FULL = "?receipts=full"
+PACK: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "zstd": zstd.compress}
+"""How a body is compressed, by its Content-Encoding."""
+STREAM = "Translog-Stream"
+ADMIN = "/v1/events/0"
+OCSF = {"class_uid": 6003, "activity_id": 1, "time": 1, "actor": {"user": {"name": "bob"}}, "api": {"operation": "x"}}
 
 
 def member(name: str, **settings: Any) -> dict[str, Any]:
     """The settings of a member whose token is `<name>-token`. It may write to any stream, and reads its own events."""
     token_sha256 = sha256(f"{name}-token".encode()).hexdigest()
     return {"name": name, "token_sha256": token_sha256, "streams": ("default", "*"), "reads": "own", **settings}
+
+
+AUDITOR = member("auditor", may_append=False, reads="all")
+
+
+async def serve_members(serve: Serve, *members: dict[str, Any], **settings: Any) -> Running:
+    """A new log of audit events with these members."""
+    return await serve(profile=Profile.EVENTS, members=members, **settings)
 
 
 def by(name: str) -> dict[str, str]:
@@ -128,3 +145,17 @@ def write_rows(directory: Path, changes: Mapping[bytes, bytes]) -> None:
     with rows(directory) as db:
         for key, value in changes.items():
             db.put(key, value)
+
+
+def fail_with(error: Exception) -> Any:
+    """Something that raises it whenever it is called."""
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return fail
+
+
+def break_mapping(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every event gets a field that no event has, which is a defect of a mapping."""
+    monkeypatch.setattr("translog.events.normalize.find_observables", fail_with(KeyError("/secret/path")))

@@ -18,12 +18,18 @@ from schemathesis.checks import (
 )
 from schemathesis.core.result import Ok
 
-from translog.server.api import Route
+from translog.events.sources.otlp import PROTOBUF
+from translog.server.api import NDJSON, Route
 from translog.server.app import PUBLIC_ROUTES
 from translog.server.openapi import openapi_document
+from translog.storage.store import Profile
 
 from .conftest import Serve
+from .event_log import entries, record, require_dense, take
 from .harness import ORIGIN, PROBLEM, Running, numbered
+
+for media in (NDJSON, PROTOBUF):
+    schemathesis.serializer.alias(media, "application/octet-stream")
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 OWN_PATH = "/openapi.json"
@@ -86,12 +92,15 @@ def test_every_operation_is_described(method: str, path: str, operation: dict[st
 
 @pytest.mark.parametrize(("method", "path", "operation"), list(operations()), ids=lambda value: str(value)[:40])
 def test_every_error_of_every_operation_has_the_one_shape(method: str, path: str, operation: dict[str, Any]) -> None:
+    own_media = next(route.own_media for route in PUBLIC_ROUTES if (route.method.lower(), _plain(route)) == (method, path))
     for status, response in operation["responses"].items():
         assert response["description"]
         if int(status) >= 400 and (path, status) != ("/readyz", "503"):
-            assert response["content"] == {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+            assert response["content"][PROBLEM] == {"schema": {"$ref": "#/components/schemas/Problem"}}
+            assert set(response["content"]) == {PROBLEM, *own_media}
         else:
-            assert len(response["content"]) == 1
+            assert set(response["content"]) >= set(own_media)
+            assert len(response["content"]) == max(1, len(own_media))
     assert "200" in operation["responses"]
 
 
@@ -141,6 +150,19 @@ def exercise(operation: Any, mode: GenerationMode, *, url: str) -> None:
 async def test_the_log_does_what_the_document_says(serve: Serve, mode: GenerationMode, leaf_lookup: bool) -> None:
     log = await serve(log={"leaf_lookup": leaf_lookup})
     await log.grow(numbered(0, 300))
+    await require_as_documented(log, mode)
+
+
+@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
+async def test_a_log_of_events_does_what_the_document_says(serve: Serve, mode: GenerationMode) -> None:
+    log = await serve(profile=Profile.EVENTS, intake={"audit_signal": True})
+    await take(log, [record(str(number)) for number in range(300)])
+    await require_as_documented(log, mode)
+    require_dense(await entries(log))
+
+
+async def require_as_documented(log: Running, mode: GenerationMode) -> None:
+    """Tries every operation."""
 
     def run() -> set[str]:
         done = set()

@@ -93,6 +93,13 @@ async def test_texts_are_kept_and_given_byte_for_byte(event_log: Running) -> Non
     assert [item["salt"] for item in evidence["disclosures"]] == [encode_base64(salt) for salt in make_salts(seed, 4)]
 
 
+@pytest.mark.parametrize("name", ['a"b', "a\\", 'a\\"', "\\\\", ",", '","', "\n", "", "ä"])
+async def test_fields_of_any_name_come_back(event_log: Running, name: str) -> None:
+    event = seal({name: {name: 1}, "b": 2}, origin=ORIGIN, member="local", stream="agent", seed=os.urandom(32))
+    await placed(event_log, 0, [whole(event)])
+    assert (await event_log.get(f"{EVENTS}/1")).require_ok().json["event"] == {name: {name: 1}, "b": 2}
+
+
 async def test_there_is_nothing_of_what_the_log_never_got(event_log: Running) -> None:
     await placed(event_log, 0, [bare(bytes(32)), opaque(b"\2" * 32, b"\xff" * 100)])
     for index in (1, 2):

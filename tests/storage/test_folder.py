@@ -86,6 +86,17 @@ def test_every_changed_byte_and_every_shorter_text_is_refused_or_says_what_it_sa
     assert taken
 
 
+def test_the_backup_of_an_events_log_says_of_how_many_entries_it_has_payloads() -> None:
+    of_events = replace(BACKUP, payloads=280)
+    data = encode_backup(of_events)
+    assert decode_backup(data) == of_events
+    expected = encode_backup(BACKUP).replace(b'"backup/1"', b'"backup/2"')
+    assert data == expected.replace(b' "checkpoint":', b' "payloads": 280,\n "checkpoint":')
+    for damaged in (data.replace(b"backup/2", b"backup/1"), encode_backup(BACKUP).replace(b"backup/1", b"backup/2")):
+        with pytest.raises(MalformedError):
+            decode_backup(damaged)
+
+
 @pytest.mark.parametrize("more", [b"\n", b" ", b"{}", b"\x00"])
 def test_nothing_may_come_before_or_after(more: bytes) -> None:
     for data in (encode_backup(BACKUP) + more, more + encode_backup(BACKUP)):
@@ -146,7 +157,7 @@ def test_what_is_no_backup_is_refused(data: bytes) -> None:
         decode_backup(data)
 
 
-@pytest.mark.parametrize("version", ["backup/2", "backup/10", "", None, 1, ["backup/1"]])
+@pytest.mark.parametrize("version", ["backup/3", "backup/10", "", None, 1, ["backup/1"]])
 def test_another_version_is_refused_with_the_way_out(tmp_path: Path, version: object) -> None:
     with pytest.raises(SettingsError) as caught:
         decode_backup(_document(translog=version, unknown=1))

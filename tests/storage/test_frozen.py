@@ -186,7 +186,7 @@ class TestDamagedBlocks:
 STRAYS = {
     "before everything": (b"\x00", "key 00"),
     "no prefix of ours": (b"a thing", "key " + b"a thing".hex()),
-    "a reserved prefix": (b"p" + bytes(8), "key " + (b"p" + bytes(8)).hex()),
+    "a payload in an opaque log": (b"p" + bytes(8), "payload 0"),
     "a short checkpoint": (b"c12", "key 633132"),
     "a long checkpoint": (keyspace.kept_checkpoint_key(5) + b"x", "key " + (keyspace.kept_checkpoint_key(5) + b"x").hex()),
     "a checkpoint after all": (b"d", "key 64"),

@@ -296,8 +296,15 @@ def _apply(tree: Mapping[str, _Node], record: JSONObject, event: JSONObject, dis
             continue
         alone, shared, below, taken = node
         safe = bool(taken)
-        for step in alone:
-            safe |= _place(step, value, event)
+        for _, _, above, target, convert in alone:  # as in _place, without a call for each
+            converted = convert(value)
+            if converted is not None:
+                place = event
+                for outer in above:
+                    place = place.setdefault(outer, {})
+                if target not in place:
+                    place[target] = converted
+                    safe = True
         if shared:
             disputes.extend(_Dispute(step, value, safe) for step in shared)
         if below and type(value) is dict:

@@ -68,13 +68,21 @@ def seal_with_blobs(
 ) -> tuple[Sealed, list[Blob]]:
     """`take_blobs` and `seal` in one, for a normalised event (`is_plain` of make_texts): most have no blobs. Raises
     MalformedError as they do."""
-    values = event.values()
-    if not any(type(value) is str and len(value) > blob_bytes_min for value in values) and not any(map(is_blob, values)):
+    if not _may_have_blobs(event, blob_bytes_min):
         texts = make_texts(event, origin=origin, member=member, stream=stream, is_plain=True)
         if max(map(len, texts)) <= blob_bytes_min:  # a text is longer than the JSON of its value
             return _seal(texts, seed), []
     kept, blobs = take_blobs(event, seed=seed, blob_bytes_min=blob_bytes_min)
     return seal(kept, origin=origin, member=member, stream=stream, seed=seed), blobs
+
+
+def _may_have_blobs(event: Mapping[str, Any], blob_bytes_min: int) -> bool:
+    """Whether a field is a string of that many characters, or could be mistaken for a blob."""
+    for value in event.values():
+        kind = type(value)
+        if (kind is str and len(value) > blob_bytes_min) or (kind is dict and is_blob(value)):
+            return True
+    return False
 
 
 def seal_texts(texts: Sequence[bytes], *, seed: bytes) -> Sealed:
@@ -132,7 +140,8 @@ class LeafTree:
             if len(level) & 1:
                 odd.append(level[-1])
             # core.merkle.hash_children, without a call for each
-            pairs = zip(level[::2], level[1::2])  # noqa: B905  # the odd one joins at the end
+            nodes = iter(level)
+            pairs = zip(nodes, nodes)  # noqa: B905  # the odd one joins at the end
             level = [sha256(b"\1" + left + right).digest() for left, right in pairs]
             self._levels.append(level)
         self.root = fold_range([level[0], *reversed(odd)])

@@ -12,7 +12,8 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from functools import lru_cache
+from itertools import starmap
 from typing import Any
 
 from translog.core.wire import clip
@@ -31,6 +32,8 @@ _encode: Callable[[Any, int], Sequence[str]] = json.encoder.c_make_encoder(  # t
     None, None, json.encoder.encode_basestring, None, ":", ",", False, False, False
 )
 """What jsontext.compact is made of: made anew for every text it would take twice the time."""
+_quote = json.encoder.encode_basestring
+_HEADERS_MAX = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +48,7 @@ class Header:
 
 def format_header(header: Header) -> bytes:
     """text_0."""
-    names = list(header.names)
-    content = {"v": _VERSION, "origin": header.origin, "member": header.member, "stream": header.stream, "names": names}
-    return compact(["translog", content]).encode("utf-8")
+    return _header(header.origin, header.member, header.stream, header.names).encode("utf-8")
 
 
 def parse_header(text: bytes) -> Header:
@@ -139,12 +140,14 @@ def make_texts(event: Mapping[str, Any], *, origin: str, member: str, stream: st
     `is_plain` saves a look at every value, a third of the time: its caller says that they are what jsontext.py parsed or a
     mapping made of that, so strings, finite numbers within 2^53-1, and names that are strings, not nested too deep.
     """
-    header = ["translog", {"v": _VERSION, "origin": origin, "member": member, "stream": stream, "names": list(event)}]
     try:
-        if not is_plain:
+        if is_plain:
+            header = _known_header(origin, member, stream, tuple(event))
+        else:
             _require_plain(event if type(event) is dict else dict(event), TEXT_DEPTH_MAX)
+            header = _header(origin, member, stream, tuple(event))
         # Encoded, a newline is no control character: so all texts take one conversion to UTF-8.
-        joined = "\n".join(["".join(_encode(header, 0)), *map("".join, map(_encode, event.items(), repeat(0)))])
+        joined = "\n".join([header, *starmap(_text, event.items())])
         texts = tuple(joined.encode("utf-8").split(b"\n"))
     except UnicodeEncodeError:
         raise MalformedError("half of a surrogate pair in the event") from None
@@ -156,6 +159,25 @@ def make_texts(event: Mapping[str, Any], *, origin: str, member: str, stream: st
     if max(map(len, texts)) > TEXT_BYTES_MAX:
         raise MalformedError(f"a field of more than {TEXT_BYTES_MAX} bytes", code="field-too-large")
     return texts
+
+
+def _header(origin: str, member: str, stream: str, names: tuple[str, ...]) -> str:
+    content = {"v": _VERSION, "origin": origin, "member": member, "stream": stream, "names": names}
+    return "".join(_encode(("translog", content), 0))
+
+
+_known_header = lru_cache(_HEADERS_MAX)(_header)
+"""For normalised events: the fields of a stream's events are much the same, and only those of the model."""
+
+
+def _text(name: str, value: Any) -> str:
+    """Most fields are strings and integers, which need not the encoder: calling it costs more than either."""
+    kind = type(value)
+    if kind is str:
+        return f"[{_quote(name)},{_quote(value)}]"
+    if kind is int:
+        return f"[{_quote(name)},{value}]"
+    return "".join(_encode((name, value), 0))
 
 
 def make_json(value: Any) -> bytes:

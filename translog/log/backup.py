@@ -2,12 +2,12 @@
 
 Rules: a copy is made of entries and checkpoints alone; the tree over them is computed anew, and must have every root that is
 stated of it on the way, kept checkpoints included, or the copy fails and says where. A backup is continued, not read again.
-What is copied counts only once it is whole and durable. A restored log must not sign until somebody says so
-(specs/formats.md, "Never signing two histories"): that is for the caller, who writes DIR/head.
+What is copied counts only once it is whole and durable. What an events log has beside its entries: payloadcopy.py. A restored
+log must not sign until somebody says so (specs/formats.md, "Never signing two histories"): that is for the caller.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 from translog.core.checkpoint import Checkpoint, parse_checkpoint
@@ -15,13 +15,15 @@ from translog.core.integrate import EMPTY_EDGE, Edge, integrate, load_edge
 from translog.core.merkle import EMPTY_ROOT, hash_leaf, root_hash
 from translog.core.note import parse_note
 from translog.core.policy import Policy, verify_checkpoint
-from translog.core.tile import TILE_HEIGHT, TILE_WIDTH, Bundle, Tile, TileReader, bundles_of, edge_tiles, encode_bundle
+from translog.core.tile import TILE_WIDTH, Bundle, Tile, TileReader, bundles_of, encode_bundle
 from translog.errors import CorruptionError, MalformedError, SettingsError, VerificationError
+from translog.log.backupfiles import drop_partials, write_edges
 from translog.log.fsck import Claim
-from translog.storage.folder import Backup, Folder, partials_of
+from translog.log.payloadcopy import Deriver, Losses, bring_dedup_key, copy_payloads
+from translog.storage.folder import Backup, Folder
 from translog.storage.keyspace import FORMAT_VERSION
-from translog.storage.source import BundleRead, Contents, Damage, TreeSource
-from translog.storage.store import LogMeta, LogStore, Profile, StoredCheckpoint, TreeState, Update
+from translog.storage.source import BundleRead, Contents, Damage, EventSource, TreeSource
+from translog.storage.store import NO_ROWS, LogMeta, LogStore, Profile, StoredCheckpoint, TreeState, Update
 
 _HINT = "`translog fsck` names all that is bad"
 _DAMAGED_HINT = "keep it for what is whole in it, and start a new one in another folder"
@@ -40,7 +42,8 @@ Tell = Callable[[Damage], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copied:
-    """What a copy holds now, and how many entries this run brought."""
+    """What a copy holds now, and how many entries this run brought. Of an events log also of how many entries, from the first
+    on, the payloads are there, and how many of those that this run brought are under each key."""
 
     meta: LogMeta
     state: TreeState
@@ -48,6 +51,8 @@ class Copied:
     new_entries: int
     new_checkpoints: int
     signatures_checked: bool
+    payloads: int | None = None
+    key_ids: Mapping[bytes, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +100,11 @@ class _Copy:
         if contents.state is None and not heads:
             raise CorruptionError("neither a tree state nor a checkpoint is left: how much to copy is not known", hint=_HINT)
         self.state = contents.state or TreeState(size=heads[-1].size, root=heads[-1].root, received_at_ms=0)
+        self.losses = Losses(self._go_on_without)
         self._add_stated("the tree state", self.state.size, self.state.root)
-        self.meta = contents.meta or LogMeta(format_version=FORMAT_VERSION, origin=heads[-1].origin, profile=Profile.OPAQUE)
+        of_events = isinstance(source, EventSource) and source.payloads_end() is not None
+        profile = Profile.EVENTS if of_events else Profile.OPAQUE
+        self.meta = contents.meta or LogMeta(format_version=FORMAT_VERSION, origin=heads[-1].origin, profile=profile)
         self._require_same_log(contents, heads)
         if max(self._stated) > self.state.size:
             raise CorruptionError(
@@ -115,6 +123,10 @@ class _Copy:
             self._go_on_without(Damage(resource=claim.resource, problem=problem))
         else:
             self._add_stated(claim.resource, claim.size, claim.root)
+
+    @property
+    def source(self) -> TreeSource:
+        return self._source
 
     def _contents(self) -> Contents:
         """What the source states. Raises CorruptionError if it is not known what log this is."""
@@ -224,8 +236,10 @@ def back_up(
     progress: Progress,
     claims: Sequence[Claim] = (),
     tell: Tell | None = None,
+    dedup_key: bytes | None = None,
 ) -> Copied:
-    """Writes a log into a folder, or continues the backup that is there. Durable when it returns.
+    """Writes a log into a folder, or continues the backup that is there. Durable when it returns. `dedup_key` is the file of an
+    events log.
 
     Raises SettingsError for a folder that holds the backup of another log or of a newer tree, CorruptionError for one that is
     damaged, and what reading the source and verifying it raises; the backup is then as it was. `tell` hears of checkpoints that
@@ -235,6 +249,8 @@ def back_up(
         before = folder.read_backup()
         kept_from = 0 if before is None else _kept_end(folder)
         copy = _Copy(source, policy=policy, kept_from=kept_from, claims=claims, tell=tell)
+        if copy.meta.profile is Profile.EVENTS:
+            bring_dedup_key(folder, dedup_key)
         return _back_up(copy, folder, before, progress)
 
 
@@ -252,12 +268,20 @@ def _back_up(copy: _Copy, folder: Folder, before: Backup | None, progress: Progr
     latest = copy.latest
     if before is not None and before.latest is not None and (latest is None or latest.size < before.latest.size):
         latest = before.latest  # an unsynced publication can be lost; what everybody has seen is not forgotten here
-    _write_edges(folder, edge, latest)
+    payloads = None
+    if copy.meta.profile is Profile.EVENTS:
+        done = 0 if before is None else before.payloads or 0
+        payloads = copy_payloads(copy.source, folder, done=done, size=edge.size, losses=copy.losses)
+    write_edges(folder, edge, latest)
     folder.add_checkpoints(copy.kept())
     # Where there is a full tile, the old backup can do without the partial one; the last tiles have to wait.
-    _drop_partials(folder, before, edge, latest, last=False)
-    folder.finish(Backup(meta=copy.meta, state=copy.state, latest=latest))
-    _drop_partials(folder, before, edge, latest, last=True)
+    drop_partials(folder, before, edge, latest, last=False)
+    if payloads is not None:
+        folder.drop_payload_partials(begin=done, end=payloads, last=False)
+    folder.finish(Backup(meta=copy.meta, state=copy.state, latest=latest, payloads=payloads))
+    drop_partials(folder, before, edge, latest, last=True)
+    if payloads is not None:
+        folder.drop_payload_partials(begin=done, end=payloads, last=True)
     return Copied(
         meta=copy.meta,
         state=copy.state,
@@ -265,6 +289,8 @@ def _back_up(copy: _Copy, folder: Folder, before: Backup | None, progress: Progr
         new_entries=copy.state.size - old_edge.size,
         new_checkpoints=copy.kept_count,
         signatures_checked=copy.policy is not None,
+        payloads=payloads,
+        key_ids=copy.losses.key_ids,
     )
 
 
@@ -281,7 +307,9 @@ def fill_store(
     copy = _Copy(source, policy=policy, kept_from=0, claims=claims, tell=tell)
     store = create_store(copy.meta)
     try:
-        _fill(store, copy, progress)
+        deriver = Deriver(source, store, copy.losses) if copy.meta.profile is Profile.EVENTS else None
+        _fill(store, copy, deriver, progress)
+        copy.losses.end()
         for checkpoint in copy.kept():
             store.publish(checkpoint, keep=True)
         if copy.latest is not None:
@@ -295,10 +323,12 @@ def fill_store(
         new_entries=copy.state.size,
         new_checkpoints=copy.kept_count,
         signatures_checked=copy.policy is not None,
+        payloads=copy.state.size if deriver is not None else None,
+        key_ids=copy.losses.key_ids,
     )
 
 
-def _fill(store: LogStore, copy: _Copy, progress: Progress) -> None:
+def _fill(store: LogStore, copy: _Copy, deriver: Deriver | None, progress: Progress) -> None:
     entries: list[bytes] = []
     tiles: dict[tuple[int, int], tuple[Tile, bytes]] = {}
     committed = size = waiting = 0
@@ -307,10 +337,14 @@ def _fill(store: LogStore, copy: _Copy, progress: Progress) -> None:
         tiles |= {(tile.level, tile.index): (tile, data) for tile, data in step.tiles.items()}
         size += len(step.new)
         waiting += sum(len(entry) for entry in step.new)
+        if deriver is not None:
+            waiting += deriver.take(step.bundle, step.entries)
         if waiting < _COMMIT_BYTES and size < copy.state.size:
             continue
-        state = TreeState(size=size, root=step.edge.root, received_at_ms=copy.state.received_at_ms)
-        store.commit(Update(old_size=committed, state=state, entries=entries, tiles=dict(tiles.values())))
+        rows = NO_ROWS if deriver is None else deriver.rows()
+        received_at_ms = max(copy.state.received_at_ms, 0 if deriver is None else deriver.received_at_ms)
+        state = TreeState(size=size, root=step.edge.root, received_at_ms=received_at_ms)
+        store.commit(Update(old_size=committed, state=state, entries=entries, tiles=dict(tiles.values()), rows=rows))
         committed, entries, tiles, waiting = size, [], {}, 0
 
 
@@ -345,41 +379,6 @@ def _kept_end(folder: Folder) -> int:
             raise CorruptionError(f"the backup is damaged: {item.resource} {item.problem}", hint=_DAMAGED_HINT)
         end = item.size + 1
     return end
-
-
-def _place(tile: Tile | Bundle) -> tuple[int, int]:
-    return (tile.level if isinstance(tile, Tile) else -1), tile.index
-
-
-def _write_edges(folder: Folder, edge: Edge, latest: StoredCheckpoint | None) -> None:
-    """The partial tiles of the tree and of the checkpoint that readers know; full tiles and the last bundle are there."""
-    for tile in edge_tiles(edge.size):
-        folder.write_tile(tile, edge.tiles[tile.level])
-    if latest is None or latest.size == edge.size:
-        return
-    partials = {_place(tile): tile for tile in partials_of(edge.size)}
-    for part in partials_of(latest.size):
-        wide = replace(part, width=TILE_WIDTH)
-        folder.cut_from(partials.get(_place(part), wide), part)
-
-
-def _drop_partials(folder: Folder, before: Backup | None, edge: Edge, latest: StoredCheckpoint | None, *, last: bool) -> None:
-    """Deletes the partial versions that nobody needs any more, of full tiles or of the last ones; those of an interrupted
-    backup too."""
-    wanted: dict[tuple[int, int], set[int]] = {}
-    for size in {edge.size, edge.size if latest is None else latest.size}:
-        for tile in partials_of(size):
-            wanted.setdefault(_place(tile), set()).add(tile.width)
-    begin = 0 if before is None else before.state.size if before.latest is None else before.latest.size
-    level = 0
-    while edge.size >> (TILE_HEIGHT * level):
-        height = TILE_HEIGHT * (level + 1)
-        end = edge.size >> height
-        for index in [end] if last else range(begin >> height, end):
-            tiles: list[Tile | Bundle] = [Tile(level=level, index=index)]
-            for tile in [*tiles, Bundle(index=index)] if level == 0 else tiles:
-                folder.drop_partials(tile, kept=wanted.get(_place(tile), ()))
-        level += 1
 
 
 def _damaged(damage: Damage) -> CorruptionError:

@@ -8,6 +8,7 @@ a resource and what is wrong with it. The work is spread over processes by spans
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby, islice
 
 from translog.core.checkpoint import parse_checkpoint
@@ -15,12 +16,15 @@ from translog.core.note import parse_note
 from translog.core.policy import Policy
 from translog.core.tile import TILE_WIDTH, Bundle, Tile, format_tile_path
 from translog.core.wire import HASH_BYTES
-from translog.errors import MalformedError
+from translog.errors import MalformedError, TranslogError
+from translog.log.eventcheck import EventCheck
+from translog.log.eventspan import EventTask
 from translog.log.judge import Verdict, compare, judge
+from translog.log.payloads import FindKey
 from translog.log.recompute import Pyramid, Span, Suspect
-from translog.log.workers import Workers
-from translog.storage.source import Contents, Damage, TreeSource
-from translog.storage.store import StoredCheckpoint
+from translog.log.workers import OpenKeys, Workers
+from translog.storage.source import Contents, Damage, DerivedSource, EventSource, TreeSource
+from translog.storage.store import Profile, StoredCheckpoint
 
 _SPAN_BUNDLES = 64
 """16,384 entries: enough to be worth a message between processes, few enough for two cores to end together."""
@@ -46,7 +50,8 @@ class Claim:
 
 @dataclass(slots=True, kw_only=True)
 class Report:
-    """What was found. `good` and `bad` count resources by kind; `damages` names the bad ones, the first 10,000 of them."""
+    """What was found. `good` and `bad` count resources by kind, `excepted` payloads that are neither, by why; `damages` names
+    the bad ones, the first 10,000 of them."""
 
     origin: str = ""
     size: int = 0
@@ -54,6 +59,7 @@ class Report:
     entry_bytes: int = 0
     good: dict[str, int] = field(default_factory=dict)
     bad: dict[str, int] = field(default_factory=dict)
+    excepted: dict[str, int] = field(default_factory=dict)
     damages: list[Damage] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
@@ -85,15 +91,18 @@ class Checker:
         damages: Sequence[Damage] = (),
         processes: int,
         progress: Callable[[int, int], None],
+        open_keys: Callable[[str], FindKey] | None = None,
     ) -> None:
         """`claims` and `damages` are what the caller knows beside the source; `progress` is told entries done and of how
-        many."""
+        many. `open_keys` opens the vault of the events log with that origin, once in every process, so it must be
+        picklable; without it no payload is opened."""
         self._open_source = open_source
         self._policy = policy
         self._claims = list(claims)
         self._known = damages
         self._processes = processes
         self._progress = progress
+        self._open_keys = open_keys
         self._report = Report()
 
     def run(self) -> Report:
@@ -115,11 +124,16 @@ class Checker:
             report.found("keys", damage)
         expected = max((tree.size for tree in (contents.state, contents.latest) if tree is not None), default=0)
         parallel = self._processes if expected > _SPAN_BUNDLES * TILE_WIDTH else 1
-        with Workers(self._open_source, source, parallel) as workers:
+        with Workers(self._open_source, source, parallel, open_keys=self._usable_keys(source, contents)) as workers:
             claims = self._stated(workers, source, contents)
             report.size = size = _size(contents, claims)
             self._remark_on_uncovered(claims)
-            self._read_through(workers, source, _spans(size, claims), claims)
+            task = self._event_task(source, contents)
+            events = None if task is None else EventCheck(report, by_bundle=source.resource_of_entries == "bundle")
+            end, bad_entries = self._read_through(workers, source, _spans(size, claims), claims, task, events)
+        if events is not None and task is not None:
+            time_ms = 0 if contents.state is None else contents.state.received_at_ms
+            events.finish(source, bad_entries, derived=task.derived and end == size, size=size, time_ms=time_ms)
         for damage in source.strays(size=size):
             report.found("strays", damage)
 
@@ -202,15 +216,51 @@ class Checker:
                 "and the log would serve and not sign"
             )
 
+    def _usable_keys(self, source: TreeSource, contents: Contents) -> OpenKeys | None:
+        """How to open the vault of an events log. One that does not open is named once, and then no payload is opened."""
+        if self._open_keys is None or not isinstance(source, EventSource) or source.payloads_end() is None:
+            return None
+        open_keys = partial(self._open_keys, _origin(contents))
+        try:
+            open_keys()
+        except TranslogError as error:
+            self._report.found("data keys", Damage(resource="the key store", problem=error.detail))
+            return None
+        return open_keys
+
+    def _event_task(self, source: TreeSource, contents: Contents) -> EventTask | None:
+        """What to check of the events; None where the log is not one of events, as far as that is known."""
+        size = self._report.size
+        end = source.payloads_end() if isinstance(source, EventSource) else None
+        if end is None and (contents.meta is None or contents.meta.profile is not Profile.EVENTS):
+            return None
+        end = min(end or 0, size)
+        if isinstance(source, EventSource) and end < size:
+            which = f"entries {end} to {size - 1}" if size - end > 1 else f"entry {end}"
+            self._report.remarks.append(f"the payloads of {which} are not here: they were copied from a log over HTTP")
+        derived = isinstance(source, DerivedSource)
+        return EventTask(origin=self._report.origin, payloads_end=end, derived=derived)
+
     # --- the tree -------------------------------------------------------------------------------------------------------
 
-    def _read_through(self, workers: Workers, source: TreeSource, spans: Iterator[Span], claims: Sequence[Claim]) -> None:
+    def _read_through(
+        self,
+        workers: Workers,
+        source: TreeSource,
+        spans: Iterator[Span],
+        claims: Sequence[Claim],
+        task: EventTask | None,
+        events: EventCheck | None,
+    ) -> tuple[int, set[int]]:
+        """Up to where the log was read, and which entries of it are bad."""
         size = self._report.size
         roots: list[bytes | None] = []
         folds: dict[int, bytes] = {}
         suspects: list[Suspect] = []
         read = unread = 0
-        for result in workers.check_spans(spans):
+        for result, found in workers.check_spans(spans, task):
+            if events is not None and found is not None:
+                events.take(found)
             roots += result.roots
             folds |= result.folds
             suspects += result.suspects
@@ -237,6 +287,7 @@ class Checker:
             self._check_upper_tiles(source, tree)
             self._report.root = tree.root(size, folds)
         self._check_claims(claims, tree, folds)
+        return tree.end, {verdict.suspect.index * TILE_WIDTH + n for verdict in verdicts for n in verdict.bad_entries}
 
     def _name_suspects(self, verdicts: Sequence[Verdict], *, by_bundle: bool) -> None:
         for verdict in verdicts:
@@ -301,6 +352,16 @@ class Checker:
 
 def _checkpoint_name(size: int) -> str:
     return f"checkpoint of size {size}"
+
+
+def _origin(contents: Contents) -> str:
+    """Whose log it says that it is; empty where it does not."""
+    if contents.meta is not None:
+        return contents.meta.origin
+    try:
+        return "" if contents.latest is None else parse_checkpoint(parse_note(contents.latest.note).text).origin
+    except MalformedError:
+        return ""
 
 
 def _size(contents: Contents, claims: Sequence[Claim]) -> int:

@@ -4,7 +4,7 @@ Rules: hashes come from SHA-256 and RFC 6962 alone, with none of the code that w
 tile agree costs one hash an entry and one a node, everything else is for `Suspect`. https://www.rfc-editor.org/rfc/rfc6962#section-2.1
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -75,9 +75,18 @@ def tree_hash(hashes: Sequence[bytes]) -> bytes:
     return hashes[0]
 
 
-def check_span(source: TreeSource, span: Span) -> SpanResult:
+Look = Callable[[Bundle, Sequence[bytes | None], Collection[int]], None]
+"""Shown each bundle, its entries, None where one cannot be read, and the positions of those that are not as their tile says."""
+
+
+def bundles_in(span: Span) -> list[Bundle]:
+    """The bundles of a span, as wide as they are in its tree."""
+    return [Bundle(index=n, width=min(TILE_WIDTH, span.size - n * TILE_WIDTH)) for n in range(span.first, span.end)]
+
+
+def check_span(source: TreeSource, span: Span, look: Look | None = None) -> SpanResult:
     """Reads the span's entries and level-0 tiles once, and compares. Raises RemoteError if the source is gone."""
-    bundles = [Bundle(index=n, width=min(TILE_WIDTH, span.size - n * TILE_WIDTH)) for n in range(span.first, span.end)]
+    bundles = bundles_in(span)
     tiles = source.tiles([Tile(level=0, index=bundle.index, width=bundle.width) for bundle in bundles])
     stated: dict[int, list[int]] = {}
     for size in span.stated:
@@ -96,10 +105,14 @@ def check_span(source: TreeSource, span: Span) -> SpanResult:
             folds |= version.folds
             entry_bytes += sum(map(len, read.entries))  # type: ignore[arg-type]
             readable = True
+            differing: tuple[int, ...] = ()
         else:
             roots.append(None)
             suspects.append(_suspect(bundle, read, leaves, tile, sizes))
             readable = readable or any(leaves) or suspects[-1].of_tile is not None
+            differing = suspects[-1].differing
+        if look is not None:
+            look(bundle, read.entries, differing)
     return SpanResult(span=span, roots=roots, folds=folds, suspects=suspects, entry_bytes=entry_bytes, readable=readable)
 
 

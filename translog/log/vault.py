@@ -1,7 +1,7 @@
 """The data keys of an events log, wrapped, in DIR/vault/keys.json: outside LevelDB, which keeps deleted values.
 
     {"translog":"vault/1","keys":[
-    {"id":"acme/1","member":"acme","created_at":1763750000123,"wrapped":"<base64>"}
+    {"id":"acme/3f2a9c10","member":"acme","created_at":1763750000123,"wrapped":"<base64>"}
     ]}
 
 Rules: a key is on the disk before anybody encrypts with it; the file is rewritten whole, or not; every key is unwrapped when
@@ -24,6 +24,7 @@ from translog.storage.files import write_file
 
 KEYS_FILE = "keys.json"
 _VERSION = "vault/1"
+_ID_BYTES = 4
 
 
 class KeyWrapper(Protocol):
@@ -53,7 +54,8 @@ class FileKeyWrapper:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Row:
-    """A key as it is stored: `key_id` is <member>/<number>."""
+    """A key as it is stored: `key_id` is <member>/<8 hex digits>, random, so that a vault that was lost and begun anew never
+    has another key under an id that payloads name."""
 
     key_id: str
     member: str
@@ -141,7 +143,7 @@ class Vault:
 
     def _make(self, member: str) -> bytes:
         key = self._random_bytes(KEY_BYTES)
-        key_id = f"{member}/1"
+        key_id = f"{member}/{self._random_bytes(_ID_BYTES).hex()}"
         wrapped = self._wrapper.wrap(key, key_id=key_id.encode())
         rows = (*self._rows, _Row(key_id=key_id, member=member, created_at_ms=self._now_ms(), wrapped=wrapped))
         try:

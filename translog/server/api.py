@@ -70,7 +70,8 @@ class Route:
     """One operation: how it is reached, what runs it, and what its documentation says.
 
     `answers` maps a status to a description and its content: a media type, with the model of its JSON where it is JSON.
-    `refuse` makes the answer for an error, whoever raised it, where its senders know another form than problem+json.
+    `refuse` makes the answer for an error, whoever raised it, where its senders know another form than problem+json; the media
+    types of that, and of its other answers, are `own_media`.
     """
 
     method: str
@@ -82,6 +83,7 @@ class Route:
     answers: Mapping[int, tuple[str, str, type[BaseModel] | None]]
     errors: tuple[int, ...] = ()
     refuse: Callable[[web.Request, TranslogError], web.Response] | None = None
+    own_media: tuple[str, ...] = ()
     parameters: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 

@@ -106,5 +106,6 @@ ROUTES = (
             202: ("All of them are logged; the receipts follow.", JSON, None),
         },
         errors=(400, 401, 403, 404, 409, 413, 415, 503),
+        own_media=(JSON,),
     ),
 )

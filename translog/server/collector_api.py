@@ -14,9 +14,9 @@ from pydantic import BaseModel
 from translog.errors import (
     AuthenticationError,
     MalformedError,
+    NotFoundError,
     PermissionDeniedError,
-    PushbackError,
-    TooLargeError,
+    RefusedError,
     TranslogError,
 )
 from translog.events.mapping import Source
@@ -32,13 +32,14 @@ from translog.server.push import push
 _SUCCESS = (0, "Success")
 _HEALTHY = (17, "HEC is healthy")
 _NO_DATA = (5, "No data")
+_INVALID = (6, "Invalid data format")
 _BUSY = (9, "Server is busy")
 _CODES: tuple[tuple[type[TranslogError], tuple[int, str]], ...] = (
     (AuthenticationError, (2, "Token is required")),
     (PermissionDeniedError, (4, "Invalid token")),
-    (MalformedError, (6, "Invalid data format")),
-    (TooLargeError, (6, "Invalid data format")),
-    (PushbackError, _BUSY),
+    (MalformedError, _INVALID),
+    (RefusedError, _INVALID),
+    (NotFoundError, _INVALID),
 )
 """The collector's own codes. The first that fits; busy for any other."""
 
@@ -98,6 +99,7 @@ ROUTES = (
             answers=_ANSWERS,
             errors=_ERRORS,
             refuse=_refuse,
+            own_media=(JSON,),
         )
         for path in ("/services/collector", "/services/collector/event", "/services/collector/event/1.0")
     ),
@@ -111,6 +113,7 @@ ROUTES = (
             answers=_ANSWERS,
             errors=_ERRORS,
             refuse=_refuse,
+            own_media=(JSON,),
         )
         for path in ("/services/collector/raw", "/services/collector/raw/1.0")
     ),
@@ -120,8 +123,9 @@ ROUTES = (
             path=path,
             handler=get_health,
             summary="Whether the collector takes events",
-            answers={200: ("It does.", JSON, None), 503: ("Not now.", JSON, None)},
-            errors=(404,),
+            answers={200: ("It does.", JSON, None)},
+            errors=(404, 503),
+            own_media=(JSON,),
         )
         for path in ("/services/collector/health", "/services/collector/health/1.0")
     ),

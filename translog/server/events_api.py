@@ -13,7 +13,7 @@ from hashlib import sha256
 from aiohttp import web
 from pydantic import BaseModel, Field
 
-from translog.errors import AuthenticationError, NotFoundError, TranslogError
+from translog.errors import AuthenticationError, MalformedError, NotFoundError, TranslogError
 from translog.events.sources.short import EVENTS
 from translog.identity.principal import Permission, Principal, require, require_stream
 from translog.log.reader import Reader
@@ -104,8 +104,11 @@ async def post_source(api: Api, request: web.Request) -> web.Response:
 
 
 def stream_of(principal: Principal, request: web.Request) -> StreamName:
-    """The stream that the header names, or the principal's default."""
-    return StreamName(*require_stream(principal, request.headers.get(STREAM_HEADER)))
+    """The stream that the header names, or the principal's default. Raises MalformedError, PermissionDeniedError."""
+    named = request.headers.getall(STREAM_HEADER, [])
+    if len(named) > 1:
+        raise MalformedError(f"the header {STREAM_HEADER} is given more than once", code="bad-stream")
+    return StreamName(*require_stream(principal, named[0] if named else None))
 
 
 async def take(

@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
-from translog.errors import MalformedError
+from translog.errors import MalformedError, TooLargeError
 from translog.events.admin import ADMIN_STREAM, admin_event
 from translog.events.cipher import BLOB, seal_record
 from translog.events.jsontext import JSONObject, Slice, compact
@@ -36,6 +36,12 @@ T = TypeVar("T")
 _INLINE_RECORDS = 4
 _INLINE_BYTES = 16 * 1024
 """A batch up to this size is prepared at once: going to another thread costs more."""
+_TURN_RECORDS = 64
+"""Records prepared at a time: so that a large batch holds up smaller ones for milliseconds, and that each step finds what it
+needs in the processor's caches, which saves a fifth of the time."""
+_SHARED_BYTES_MAX = 64 * 1024 * 1024
+"""What records of one request share (a resource, headers), times the records that share it: it is kept with each of them, so a
+small body could otherwise become any amount."""
 _NONCE_BYTES = 12
 _SEED_BYTES = 32
 _KEY_BYTES = 16
@@ -63,13 +69,18 @@ class Intaken:
     size: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Prepared:
+class _Prepared(NamedTuple):
     """A record on its way."""
 
-    event: JSONObject
     error: str
     draft: Draft
+
+
+class _Known(NamedTuple):
+    """What an event's id and content are recognised by."""
+
+    uid_key: bytes | None = None
+    mac: bytes = b""
 
 
 class Intake:
@@ -114,7 +125,7 @@ class Intake:
         Raises PushbackError, HeldError, TooLargeError or StorageError, as `append_events` does; after StorageError
         `outcome-unknown` the same records may be sent again: those with ids are found to be duplicates.
         """
-        prepared = await self._prepared(partial(self._prepare, stream, source, records), records)
+        prepared = await self._in_turns(partial(self._prepare, stream, source), records, records)
         results: list[Taken | None] = [None] * len(prepared)
         waiting = list(range(len(prepared)))
         size = 0
@@ -140,8 +151,9 @@ class Intake:
                     conflicting.append((number, outcome))
             waiting = [number for number, _ in conflicting]
             if waiting:
-                marked = await self._prepared(
-                    partial(self._mark, stream, [(prepared[number], outcome) for number, outcome in conflicting]),
+                marked = await self._in_turns(
+                    partial(self._mark, stream, source),
+                    [(records[number], prepared[number], outcome) for number, outcome in conflicting],
                     [records[number] for number in waiting],
                 )
                 for number, item in zip(waiting, marked, strict=True):
@@ -154,17 +166,20 @@ class Intake:
     async def find_conflicts(self, stream: StreamName, source: Source, records: Sequence[Slice]) -> list[int]:
         """Which records, by their place, have an id that the log has with other content."""
         known = await self.in_thread(lambda: [self._identify(stream, source, record) for record in records])
-        keys = [key for keys in known if keys is not None for key in (keys[0], keys[0] + keys[1])]
+        keys = [key for uid_key, mac in known if uid_key is not None for key in (uid_key, uid_key + mac)]
         found = dict(zip(keys, await self._service.read_store(lambda store: store.find_ids(keys)), strict=True))
-        return [place for place, keys in enumerate(known) if keys is not None and _is_conflict(*keys, found)]
+        return [
+            place for place, (uid_key, mac) in enumerate(known) if uid_key is not None and _is_conflict(uid_key, mac, found)
+        ]
 
     async def log_admin(self, operation: str, *, uid: str, actor: JSONObject, data: JSONObject | None = None) -> int:
         """Logs that somebody did something to this log (events/admin.py), once by its id `uid`. `actor` is an OCSF user.
         Returns the entry's index. Raises as `take` does."""
         now_ms = self._service.guard.wall_ms
         event = admin_event(operation, uid=uid, origin=self._origin, actor=actor, time_ms=now_ms, host=self._host, data=data)
-        draft = self._draft(StreamName(LOG_MEMBER, ADMIN_STREAM), event)
-        draft = self._identified(draft, uid, b"admin\0" + compact(event).encode())
+        stream = StreamName(LOG_MEMBER, ADMIN_STREAM)
+        known = self._recognise(stream, uid, b"admin\0" + compact(event).encode())
+        (draft,) = self._drafts(stream, [event], [known])
         (outcome,) = (await self._append([draft])).outcomes
         return outcome.index
 
@@ -176,70 +191,76 @@ class Intake:
     async def _append(self, items: Sequence[Draft | Note], timeout_ms: int | None = None) -> Sequenced:
         return await self._service.append_events(items, timeout_ms=timeout_ms or self._commit_deadline_ms)
 
-    async def _prepared(self, work: Callable[[], list[_Prepared]], records: Sequence[Slice]) -> list[_Prepared]:
+    async def _in_turns(
+        self, work: Callable[[Sequence[T]], list[_Prepared]], items: Sequence[T], records: Sequence[Slice]
+    ) -> list[_Prepared]:
+        """`work` over the items, which are as large as `records`, some at a time."""
         if len(records) <= _INLINE_RECORDS and sum(len(record.raw) for record in records) <= _INLINE_BYTES:
-            return work()
-        return await self.in_thread(work)
+            return work(items)
+        prepared = []
+        for start in range(0, len(items), _TURN_RECORDS):
+            prepared += await self.in_thread(partial(work, items[start : start + _TURN_RECORDS]))
+        return prepared
 
     def _prepare(self, stream: StreamName, source: Source, records: Sequence[Slice]) -> list[_Prepared]:
-        return [self._prepare_one(stream, source, record) for record in records]
+        made = [normalize(source, record) for record in records]
+        known = [self._known(stream, source, record, one.uid) for record, one in zip(records, made, strict=True)]
+        drafts = self._drafts(stream, [one.event for one in made], known)
+        return [_Prepared(one.error, draft) for one, draft in zip(made, drafts, strict=True)]
 
-    def _prepare_one(self, stream: StreamName, source: Source, record: Slice) -> _Prepared:
-        normalized = normalize(source, record)
-        draft = self._draft(stream, normalized.event)
-        if normalized.uid is not None:
-            draft = self._identified(draft, normalized.uid, _content(source.name, record))
-        return _Prepared(event=normalized.event, error=normalized.error, draft=draft)
+    def _identify(self, stream: StreamName, source: Source, record: Slice) -> _Known:
+        return self._known(stream, source, record, normalize(source, record).uid)
 
-    def _identify(self, stream: StreamName, source: Source, record: Slice) -> tuple[bytes, bytes] | None:
-        uid = normalize(source, record).uid
-        return None if uid is None else self._recognised(stream, uid, _content(source.name, record))
+    def _known(self, stream: StreamName, source: Source, record: Slice, uid: str | None) -> _Known:
+        return _Known() if uid is None else self._recognise(stream, uid, _content(source.name, record))
 
-    def _identified(self, draft: Draft, uid: str, content: bytes) -> Draft:
-        uid_key, mac = self._recognised(draft.stream, uid, content)
-        return replace(draft, uid_key=uid_key, mac=mac)
-
-    def _recognised(self, stream: StreamName, uid: str, content: bytes) -> tuple[bytes, bytes]:
-        """What an event's id and content are recognised by."""
+    def _recognise(self, stream: StreamName, uid: str, content: bytes) -> _Known:
         uid_key = sha256("\0".join((*stream, uid)).encode()).digest()[:_KEY_BYTES]
-        return uid_key, hmac.digest(self._dedup_key, content, "sha256")[:_KEY_BYTES]
+        return _Known(uid_key, hmac.digest(self._dedup_key, content, "sha256")[:_KEY_BYTES])
 
-    def _mark(self, stream: StreamName, items: Sequence[tuple[_Prepared, Conflict]]) -> list[_Prepared]:
-        return [self._mark_one(stream, item, conflict) for item, conflict in items]
+    def _mark(self, stream: StreamName, source: Source, items: Sequence[tuple[Slice, _Prepared, Conflict]]) -> list[_Prepared]:
+        return [self._mark_one(stream, source, *item) for item in items]
 
-    def _mark_one(self, stream: StreamName, item: _Prepared, conflict: Conflict) -> _Prepared:
-        event = in_order(item.event | {"fed": item.event["fed"] | {"conflicts_with": conflict.index}})
-        draft = self._draft(stream, event)
-        draft = replace(draft, uid_key=item.draft.uid_key, mac=item.draft.mac, conflicts_with=conflict.index)
-        return replace(item, event=event, draft=draft)
+    def _mark_one(self, stream: StreamName, source: Source, record: Slice, item: _Prepared, conflict: Conflict) -> _Prepared:
+        event = normalize(source, source.parse(record.raw, record.context)).event  # the same again: it is not kept
+        event = in_order(event | {"fed": event["fed"] | {"conflicts_with": conflict.index}})
+        (draft,) = self._drafts(stream, [event], [_Known(item.draft.uid_key, item.draft.mac)])
+        return _Prepared(item.error, replace(draft, conflicts_with=conflict.index))
 
-    def _draft(self, stream: StreamName, event: JSONObject) -> Draft:
-        """The event sealed and encrypted, with a seed and nonces of its own."""
-        seed = self._random_bytes(_SEED_BYTES)
-        sealed, blobs = seal_with_blobs(
-            event,
-            origin=self._origin,
-            member=stream.member,
-            stream=stream.stream,
-            seed=seed,
-            blob_bytes_min=self._blob_bytes_min,
-        )
+    def _drafts(self, stream: StreamName, events: Sequence[JSONObject], known: Sequence[_Known]) -> list[Draft]:
+        """The events sealed and encrypted, each with a seed and nonces of its own."""
+        sealed = [
+            seal_with_blobs(
+                event,
+                origin=self._origin,
+                member=stream.member,
+                stream=stream.stream,
+                seed=self._random_bytes(_SEED_BYTES),
+                blob_bytes_min=self._blob_bytes_min,
+            )
+            for event in events
+        ]
         key_id, data_key = self._vault.current(stream.member)
-        encrypt = partial(seal_record, data_key=data_key, key_id=key_id, origin=self._origin, root=sealed.root)
-        return Draft(
-            stream=stream,
-            root=sealed.root,
-            record=encrypt(encode_plain(sealed), nonce=self._random_bytes(_NONCE_BYTES)),
-            blobs=tuple(
-                encrypt(blob.data, nonce=self._random_bytes(_NONCE_BYTES), label=BLOB, blob_salt=blob.salt) for blob in blobs
-            ),
-        )
+        encrypt = partial(seal_record, data_key=data_key, key_id=key_id, origin=self._origin)
+        drafts = []
+        for (event, blobs), (uid_key, mac) in zip(sealed, known, strict=True):
+            record = encrypt(encode_plain(event), root=event.root, nonce=self._random_bytes(_NONCE_BYTES))
+            others = [
+                encrypt(data, root=event.root, nonce=self._random_bytes(_NONCE_BYTES), label=BLOB, blob_salt=salt)
+                for salt, data in blobs
+            ]
+            drafts.append(Draft(stream=stream, root=event.root, record=record, blobs=tuple(others), uid_key=uid_key, mac=mac))
+        return drafts
 
     async def split(self, source: Source, body: bytes, headers: Mapping[str, str], records_max: int) -> list[Slice]:
         """The records of a body. Raises MalformedError, TooLargeError."""
-        if len(body) <= _INLINE_BYTES:
-            return source.split(body, headers, records_max)
-        return await self.in_thread(lambda: source.split(body, headers, records_max))
+
+        def split() -> list[Slice]:
+            records = source.split(body, headers, records_max)
+            _require_little_shared(records)
+            return records
+
+        return split() if len(body) <= _INLINE_BYTES else await self.in_thread(split)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """`work` on the thread that prepares batches."""
@@ -264,6 +285,24 @@ class Intake:
             nonce=self._random_bytes(_NONCE_BYTES),
         )
         return Draft(stream=stream, root=root, record=record, seq=seq)
+
+
+def _require_little_shared(records: Sequence[Slice]) -> None:
+    """Raises TooLargeError."""
+    sizes: dict[int, int] = {}
+    shared = 0
+    for record in records:
+        if record.context:
+            size = sizes.get(id(record.context))
+            if size is None:
+                size = sizes[id(record.context)] = len(compact(record.context))
+            shared += size
+            if shared > _SHARED_BYTES_MAX:
+                raise TooLargeError(
+                    f"what the records share has more than {_SHARED_BYTES_MAX} bytes, as it is kept with each of them",
+                    hint="send fewer records at once, or with less of a resource",
+                    code="too-much-shared",
+                )
 
 
 def _is_conflict(uid_key: bytes, mac: bytes, found: Mapping[bytes, bytes | None]) -> bool:

@@ -112,14 +112,15 @@ def _inline(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, An
 
 def _responses(route: Route) -> dict[str, Any]:
     responses: dict[str, Any] = {}
+    own = {media: {"schema": {"type": "object" if media == JSON else "string"}} for media in route.own_media}
     for status, (description, media, model) in route.answers.items():
         other = {"type": "object" if media == JSON else "string"}
         schema = {"$ref": _REF.format(model=model.__name__)} if model is not None else other
-        responses[str(status)] = {"description": description, "content": {media: {"schema": schema}}}
+        responses[str(status)] = {"description": description, "content": {**own, media: {"schema": schema}}}
     for status in sorted({*_COMMON_ERRORS, *route.errors}):
         if str(status) not in responses:
             responses[str(status)] = {
                 "description": _ERRORS[status],
-                "content": {CONTENT_TYPE: {"schema": {"$ref": _REF.format(model=Problem.__name__)}}},
+                "content": {**own, CONTENT_TYPE: {"schema": {"$ref": _REF.format(model=Problem.__name__)}}},
             }
     return responses

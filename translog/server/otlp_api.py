@@ -73,5 +73,6 @@ ROUTES = (
         answers={200: ("All of them are committed.", JSON, None)},
         errors=(400, 401, 403, 404, 413, 415, 503),
         refuse=refuse,
+        own_media=(PROTOBUF, JSON),
     ),
 )

@@ -2,17 +2,16 @@
 
     FOLDER/tile/<L>/<N>[.p/<W>], tile/entries/<N>[.p/<W>], checkpoint      https://c2sp.org/tlog-tiles
     FOLDER/checkpoints.ndjson     a line {"size":…,"note":…} per kept checkpoint, smallest first
+    FOLDER/private/               of an events log: payloads, blobs and dedup.key, as payloads.py has them
     FOLDER/backup.json            what a backup holds; written last, atomically: nothing beyond it counts
 
 Rules: full tiles and bundles are written once; whatever is named by backup.json was durable before. A folder without
-backup.json is read as the tree of its checkpoint. Any web server can show a backup to any tlog-tiles client.
+backup.json is read as the tree of its checkpoint. Any web server can show a backup, but for private/, to any tlog-tiles client.
 """
 
-import errno
 import fcntl
 import json
 import os
-import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -25,10 +24,13 @@ from translog.core.tile import BUNDLE_BYTES_MAX, TILE_WIDTH, Bundle, Tile, edge_
 from translog.core.wire import HASH_BYTES, SIZE_MAX, decode_base64, encode_base64
 from translog.errors import CorruptionError, MalformedError, SettingsError, StorageError
 from translog.storage.files import make_directory, sync_directory, write_file
-from translog.storage.source import BundleRead, Contents, Damage, cut_tile, decode_kept, encode_kept, read_bundle
+from translog.storage.payloads import PRIVATE, PrivateFolder, drop_partials, open_plain_file
+from translog.storage.source import BundleRead, Contents, Damage, EventRead, cut_tile, decode_kept, encode_kept, read_bundle
 from translog.storage.store import LogMeta, Profile, StoredCheckpoint, TreeState
 
 VERSION = "backup/1"
+VERSION_OF_EVENTS = "backup/2"
+"""Of a folder that may have payloads: one that does not know of them must not take it for whole."""
 _BACKUP = "backup.json"
 _KEPT = "checkpoints.ndjson"
 _JSON_BYTES_MAX = 2 * NOTE_BYTES_MAX + 4_096
@@ -36,17 +38,20 @@ _JSON_BYTES_MAX = 2 * NOTE_BYTES_MAX + 4_096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backup:
-    """What backup.json says: the log, the tree that is here whole, and the newest checkpoint of it, if any."""
+    """What backup.json says: the log, the tree that is here whole, and the newest checkpoint of it, if any. Of an events log
+    also of how many entries, from the first on, the payloads are here."""
 
     meta: LogMeta
     state: TreeState
     latest: StoredCheckpoint | None
+    payloads: int | None = None
 
 
 def encode_backup(backup: Backup) -> bytes:
     """The text of backup.json."""
+    of_events = backup.payloads is not None
     document = {
-        "translog": VERSION,
+        "translog": VERSION_OF_EVENTS if of_events else VERSION,
         "format": backup.meta.format_version,
         "origin": backup.meta.origin,
         "profile": backup.meta.profile.value,
@@ -54,6 +59,7 @@ def encode_backup(backup: Backup) -> bytes:
         "size": backup.state.size,
         "root": encode_base64(backup.state.root),
         "received_at": backup.state.received_at_ms,
+        **({"payloads": backup.payloads} if of_events else {}),
         "checkpoint": None if backup.latest is None else backup.latest.note.decode(),
         "checkpoint_size": None if backup.latest is None else backup.latest.size,
     }
@@ -64,9 +70,10 @@ def decode_backup(data: bytes) -> Backup:
     """What `encode_backup` encoded. Raises SettingsError for another version of the format, MalformedError."""
     try:
         document = json.loads(data)
-        if document["translog"] != VERSION:
+        version = document["translog"]
+        if version not in (VERSION, VERSION_OF_EVENTS):
             raise SettingsError(
-                f"the backup is of format {document['translog']!r}, this program knows {VERSION!r}",
+                f"the backup is of format {version!r}, this program knows {VERSION!r} and {VERSION_OF_EVENTS!r}",
                 hint="use the version of translog that wrote it, or a newer one",
                 code="backup-version",
             )
@@ -84,6 +91,7 @@ def decode_backup(data: bytes) -> Backup:
                 received_at_ms=_number(document["received_at"]),
             ),
             latest=None if note is None else StoredCheckpoint(size=_number(document["checkpoint_size"]), note=note.encode()),
+            payloads=_number(document["payloads"]) if version == VERSION_OF_EVENTS else None,
         )
         well_formed = encode_backup(backup) == data
     except (MalformedError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -118,7 +126,7 @@ def require_backup_folder(path: Path) -> None:
     if not path.is_dir() or (path / _BACKUP).exists():
         return
     # The first backup writes the checkpoint last, so one without backup.json is another program's.
-    if {child.name for child in path.iterdir()} - {"tile", _KEPT, f"{_BACKUP}.new", "lost+found"}:
+    if {child.name for child in path.iterdir()} - {"tile", PRIVATE, _KEPT, f"{_BACKUP}.new", "lost+found"}:
         raise SettingsError(f"{path} holds other things than a backup", hint="name a new folder")
 
 
@@ -130,15 +138,6 @@ def _damage_of_checkpoint(note: bytes, backup: Backup) -> list[Damage]:
     except MalformedError as error:
         problem = error.detail
     return [Damage(resource="checkpoint", problem=problem)]
-
-
-def _open_file(path: Path) -> BinaryIO:
-    """A plain file: opening a pipe would wait for somebody to write into it. Raises OSError."""
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError(errno.EINVAL, "it is no plain file")
-    return file
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
@@ -163,6 +162,7 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.private = PrivateFolder(path)
         self._backup: Backup | None = None
 
     @property
@@ -198,7 +198,7 @@ class Folder:
     def checkpoints(self, *, size_min: int = 0) -> Iterator[StoredCheckpoint | Damage]:
         size_max = SIZE_MAX if self._backup is None else _kept_max(self._backup)
         try:
-            with _open_file(self.path / _KEPT) as file:
+            with open_plain_file(self.path / _KEPT) as file:
                 for number, line in enumerate(_lines(file), start=1):
                     if len(line) == _JSON_BYTES_MAX and not line.endswith(b"\n"):
                         yield Damage(resource=f"{_KEPT}, line {number}", problem="is not a kept checkpoint, but endless")
@@ -224,6 +224,16 @@ class Folder:
     def tiles(self, tiles: Sequence[Tile]) -> Iterator[bytes | Damage]:
         for tile in tiles:
             yield self._read_tile(tile, bytes_max=TILE_WIDTH * HASH_BYTES)
+
+    def payloads_end(self) -> int | None:
+        try:
+            backup = self.read_backup()
+        except MalformedError:
+            return None
+        return None if backup is None else backup.payloads
+
+    def events(self, bundles: Sequence[Bundle]) -> Iterator[EventRead]:
+        return self.private.events(bundles)
 
     def strays(self, *, size: int) -> Iterator[Damage]:
         """Partial tiles of the checkpoint, where that is not of all the entries, that are not the beginning of wider ones.
@@ -289,18 +299,14 @@ class Folder:
     def drop_partials(self, full: Tile | Bundle, *, kept: Collection[int]) -> None:
         """Deletes the partial versions of a tile, other widths than `kept`, and what was half written of them. Raises
         StorageError."""
-        directory = self.path / f"{format_tile_path(full)}.p"
-        names = {str(width) for width in kept}
-        try:
-            for file in list(directory.iterdir()):
-                if file.name not in names:
-                    file.unlink()
-            if not names:
-                directory.rmdir()
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise StorageError(f"cannot delete files of {directory}: {error.strerror}") from error
+        drop_partials(self.path / f"{format_tile_path(full)}.p", kept=kept)
+
+    def drop_payload_partials(self, *, begin: int, end: int, last: bool) -> None:
+        """Deletes the partial files of payloads that nobody needs when they are there up to `end`: of full bundles, or of the
+        last one. Raises StorageError."""
+        full = end // TILE_WIDTH
+        for index in [full] if last else range(begin // TILE_WIDTH, full):
+            self.private.drop_partials(index, kept={end % TILE_WIDTH} if last else ())
 
     def add_checkpoints(self, kept: Iterable[StoredCheckpoint]) -> None:
         """Appends kept checkpoints, larger ones than are there, durably. Raises StorageError."""
@@ -321,7 +327,7 @@ class Folder:
         """Where the lines end that count."""
         size_max = -1 if self._backup is None else _kept_max(self._backup)
         end = 0
-        with _open_file(self.path / _KEPT) as file:
+        with open_plain_file(self.path / _KEPT) as file:
             for line in _lines(file):
                 if not line.endswith(b"\n") or decode_kept(line).size > size_max:
                     break
@@ -361,7 +367,7 @@ class Folder:
     def _read(self, name: str, *, bytes_max: int) -> bytes | None:
         path = self.path / name
         try:
-            with _open_file(path) as file:
+            with open_plain_file(path) as file:
                 data = file.read(bytes_max + 1)
         except FileNotFoundError:
             return None

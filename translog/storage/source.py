@@ -2,13 +2,13 @@
 
 Rules: nothing that a source says is believed; what it cannot give it names as Damage and goes on, so that one bad block
 hides nothing else. Read by log/fsck.py and log/backup.py; the adapters are frozen.py and folder.py here, and client/tree.py.
-Methods block.
+What an events log keeps beside its entries is private: a log over HTTP is a TreeSource only. Methods block.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from translog.core.tile import TILE_WIDTH, Bundle, Tile, decode_bundle
 from translog.core.wire import HASH_BYTES, SIZE_MAX
@@ -70,6 +70,42 @@ class TreeSource(Protocol):
 
     def close(self) -> None:
         """Lets go of what is open. May be called again."""
+
+
+MISSING = "is missing"
+
+
+class EventRead(NamedTuple):
+    """What is kept beside one entry: its payload row as keyspace.py encodes it, None where there is none, and its blob records
+    by number. `lost` says why what should be here and is not cannot be had; `strays` names rows of no entry beside it."""
+
+    row: bytes | None = None
+    blobs: Mapping[int, bytes] = {}
+    lost: str = MISSING
+    strays: Sequence[str] = ()
+
+
+@runtime_checkable
+class EventSource(Protocol):
+    """A TreeSource that has more than entries where the log is one of events."""
+
+    def payloads_end(self) -> int | None:
+        """Below which index what belongs to the entries is here: in a store that of all, in a backup of as many as were read
+        from one. None where the log is not one of events. Raises as `contents`."""
+
+    def events(self, bundles: Sequence[Bundle]) -> Iterator[EventRead]:
+        """What is beside each entry of each bundle, in order."""
+
+
+@runtime_checkable
+class DerivedSource(Protocol):
+    """An EventSource that also has the rows which follow from entries and payload rows."""
+
+    def find_rows(self, keys: Sequence[bytes]) -> list[bytes | Damage]:
+        """The value of each row, in order, by its whole key: of rows that are written once."""
+
+    def scan_rows(self, prefix: bytes) -> Iterator[tuple[bytes, bytes] | Damage]:
+        """All rows whose key begins with that byte, in order; Damage once, if some cannot be read."""
 
 
 def read_bundle(bundle: Bundle, data: bytes | Damage) -> BundleRead:
