@@ -1,5 +1,6 @@
 """A stream's own signed checkpoints: what the log takes, what it refuses, and what they let a member prove."""
 
+import asyncio
 import json
 import os
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from translog.core.keys import KeyType, SKey
 from translog.core.note import sign_note
 from translog.core.wire import encode_base64
 from translog.events.entry import parse_stream_checkpoint
+from translog.log.access import Mode
 from translog.storage.store import Profile
 
 from .conftest import Serve
@@ -145,6 +147,26 @@ async def test_without_a_key_of_the_stream_no_checkpoint_is_taken(serve: Serve, 
 
 async def test_a_gap_is_still_a_gap(log: Running) -> None:
     (await post(log, 1, ROOTS, note([bytes(32), *ROOTS]))).problem(409, "wrong-number")
+
+
+async def test_a_checkpoint_is_never_taken_on_trust_while_the_batch_before_it_is_on_its_way(log: Running) -> None:
+    first, last = some_roots(400), some_roots(1)
+    wrong = note([*some_roots(400), *last])
+    earlier = asyncio.create_task(post(log, 0, first))
+    while (answer := await post(log, 400, last, wrong)).status != 422:
+        answer.problem(409, "wrong-number")
+    answer.problem(422, "stream-mismatch")
+    (await earlier).require_ok()
+    assert await checkpoints(log) == []
+
+
+async def test_a_stream_that_the_log_numbers_has_no_checkpoints_and_the_log_goes_on(log: Running) -> None:
+    lines = b"\n".join(dumps({"id": str(number), "actor": "a", "action": "b"}) for number in range(5))
+    (await log.post("/v1/events", lines, NDJSON, **by("acme"), Translog_Stream="agent")).require_ok()
+    for first_seq in (0, 2, 5):
+        roots = some_roots(first_seq + 3)
+        (await post(log, first_seq, roots[first_seq:], note(roots))).problem(409, "numbered-otherwise")
+    assert log.server.service.mode is Mode.OPEN
 
 
 async def test_a_fork_is_still_a_fork(log: Running) -> None:

@@ -20,9 +20,16 @@ from translog.core.checkpoint import parse_checkpoint
 from translog.core.cosignature import KeyVerifier
 from translog.core.note import parse_note, verify_note
 from translog.core.wire import HASH_BYTES, decode_base64
-from translog.errors import MalformedError, PermissionDeniedError, TooLargeError, VerificationError
+from translog.errors import (
+    ConflictError,
+    MalformedError,
+    PermissionDeniedError,
+    TooLargeError,
+    VerificationError,
+    WrongNumberError,
+)
 from translog.events.cipher import RECORD_VERSION
-from translog.events.entry import StreamCheckpoint, format_stream_checkpoint, stream_origin
+from translog.events.entry import Numbered, StreamCheckpoint, format_stream_checkpoint, stream_origin
 from translog.events.jsontext import INTEGER_MAX, Slice, split_lines
 from translog.events.seal import SEED_BYTES
 from translog.identity.principal import Permission, require, require_stream
@@ -63,8 +70,8 @@ async def post_stream(api: Api, request: web.Request) -> web.Response:
 async def _checkpoint(api: Api, stream: StreamName, drafts: list[Draft], note: str) -> list[Note]:
     """The stream's checkpoint as an entry; none if the events that it came with were logged before, and so it was.
 
-    Raises PermissionDeniedError where no key of the stream is known, MalformedError, and VerificationError for a note that none
-    of them signed or that is not of these events. Where numbers do not follow on, the sequencer will say so.
+    Raises PermissionDeniedError where no key of the stream is known, MalformedError, VerificationError for a note that none of
+    them signed or that is not of these events, and ConflictError where these do not follow on what is committed.
     """
     origin = stream_origin(api.service.meta.origin, member=stream.member, stream=stream.stream)
     vkeys = [vkey for vkey in api.members.stream_vkeys(stream.member) if vkey.name == origin]
@@ -86,8 +93,18 @@ async def _checkpoint(api: Api, stream: StreamName, drafts: list[Draft], note: s
     def root(store: LogStore) -> bytes | None:
         head = store.read_streams().get(stream)
         stored = 0 if head is None else head.next_seq
+        if head is not None and head.numbered is not Numbered.SENDER:
+            raise ConflictError(
+                f"the stream {stream.stream!r} is numbered by the log, and stays so",
+                hint="send this to another stream",
+                code="numbered-otherwise",
+            )
         if stored < first_seq:
-            return checkpoint.root
+            raise WrongNumberError(
+                f"the stream {stream.stream!r} has {stored} events, so a checkpoint cannot be checked with those from {first_seq}",
+                hint="send the ones before first, and wait for their answer",
+                expected=stored,
+            )
         if stored >= checkpoint.size:
             return None
         roots = [draft.root for draft in drafts]

@@ -6,15 +6,14 @@ Rules: a mapping never takes the name of another; a secret is a private file, is
 from collections.abc import Iterable
 from pathlib import Path
 
-from translog.errors import MalformedError, SettingsError
+from translog.errors import SettingsError
 from translog.events.mapping import Source
-from translog.events.sources.custom import load_custom
+from translog.events.sources.custom import FILE_BYTES_MAX, load_custom
 from translog.events.sources.table import SOURCES
 from translog.log.keyfiles import require_private
 
 _SECRET_BYTES_MIN = 16
 _SECRET_BYTES_MAX = 4_096
-_MAPPING_BYTES_MAX = 256 * 1024
 
 
 def read_sources(directory: Path, custom: Iterable[Path]) -> dict[str, Source]:
@@ -32,14 +31,14 @@ def read_sources(directory: Path, custom: Iterable[Path]) -> dict[str, Source]:
 def _read_custom(path: Path) -> Source:
     try:
         with path.open("rb") as file:
-            data = file.read(_MAPPING_BYTES_MAX + 1)
+            data = file.read(FILE_BYTES_MAX + 1)
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}", code="bad-source") from None
-    if len(data) > _MAPPING_BYTES_MAX:
-        raise SettingsError(f"{path} has more than {_MAPPING_BYTES_MAX} bytes", code="bad-source")
+    if len(data) > FILE_BYTES_MAX:
+        raise SettingsError(f"{path} has more than {FILE_BYTES_MAX} bytes", code="bad-source")
     try:
         return load_custom(data)
-    except MalformedError as error:
+    except SettingsError as error:
         raise SettingsError(
             f"{path}: {error.detail}", hint="specs/adding-a-source.md tells how one looks", code="bad-source"
         ) from None
