@@ -101,7 +101,7 @@ async def _checkpoint(api: Api, stream: StreamName, drafts: list[Draft], note: s
             )
         if stored < first_seq:
             raise WrongNumberError(
-                f"the stream {stream.stream!r} has {stored} events, so a checkpoint cannot be checked with those from {first_seq}",
+                f"the stream {stream.stream!r} has {stored} events, and a checkpoint is checked with all before {first_seq}",
                 hint="send the ones before first, and wait for their answer",
                 expected=stored,
             )
