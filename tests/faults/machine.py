@@ -8,6 +8,7 @@ stopped log is verified whole against the Record: `verify_log` is the one place 
 import http.client
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,6 +53,25 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         assert time.monotonic() < end, f"waited in vain: {what}"
         time.sleep(0.005)
+
+
+def command(*arguments: object) -> None:
+    subprocess.run([str(argument) for argument in arguments], check=True, capture_output=True)
+
+
+@contextmanager
+def mounted(path: Path, *arguments: object) -> Iterator[None]:
+    """A file system mounted at `path`; skips where that is not allowed."""
+    path.mkdir(exist_ok=True)
+    if os.geteuid() or shutil.which("mount") is None:
+        unavailable("mounting a file system takes root")
+    done = subprocess.run(["mount", *map(str, arguments), str(path)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        unavailable(f"no file system can be mounted here: {done.stderr}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(path)], check=True, capture_output=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

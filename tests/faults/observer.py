@@ -73,20 +73,16 @@ class _Sent:
     found: set[int] = field(default_factory=set)
 
 
-class Observer:
-    """Sends batches, keeps what comes back. The batches that are sent begin with different entries, or are equal."""
+class TreeObserver:
+    """What an outsider keeps of the log's tree, whatever its entries are."""
 
     def __init__(self, policies: Sequence[Policy], *, origin: str) -> None:
         """Every checkpoint must satisfy each of `policies`."""
         self._policies = policies
         self._origin = origin
         self._tree = _Growing()
-        self._batches: dict[bytes, _Sent] = {}
-        self._at: dict[int, _Sent] = {}
-        self._entry_at: dict[int, bytes] = {}
         self._heads: dict[int, bytes] = {}
         self._unsettled_heads: set[int] = set()
-        self._unsettled_firsts: list[int] = []
         self._notes: dict[bytes, VerifiedCheckpoint] = {}
         self.floor = 0
         """The least size that a checkpoint asked for from now on may have."""
@@ -97,43 +93,19 @@ class Observer:
         """Entries that are settled."""
         return len(self._tree.leaves)
 
-    @property
-    def acknowledgements(self) -> int:
-        """Batches that were acknowledged."""
-        return len(self._at)
-
     def recent(self, count: int) -> list[int]:
         """Indexes that were acknowledged, of the `count` last ones at most."""
-        return list(islice(reversed(self._entry_at), count))
+        raise NotImplementedError
+
+    def see_receipt(self, data: bytes, *, index: int) -> None:
+        """A receipt of an entry that was acknowledged at `index`."""
+        raise NotImplementedError
+
+    def _settle_entries(self, new_entries: Sequence[bytes], start: int) -> None:
+        """Holds entries of the stopped log, from index `start` on, against what was said of them."""
+        raise NotImplementedError
 
     # --- what is seen while the log runs --------------------------------------------------------------------------------
-
-    def send(self, batch: Batch) -> None:
-        """`batch` is on its way. With no other word following, its outcome is unknown."""
-        known = self._batches.setdefault(batch[0], _Sent(batch))
-        if known.entries != batch:
-            raise ValueError("two batches begin with one entry")
-        known.sent += 1
-
-    def refuse(self, batch: Batch) -> None:
-        """The log said that nothing of `batch` was written, of the time it was sent last."""
-        self._batches[batch[0]].refused += 1
-
-    def acknowledge(self, batch: Batch, *, first: int, published: bool) -> None:
-        """The log said that `batch` is committed from index `first` on, and perhaps that a checkpoint has it."""
-        sent = self._batches[batch[0]]
-        for index, entry in enumerate(batch, start=first):
-            if index in self._entry_at:
-                raise Violation(f"index {index} was acknowledged for two entries: {self._entry_at[index]!r}, {entry!r}")
-            self._entry_at[index] = entry
-        self._at[first] = sent
-        sent.acknowledged.add(first)
-        if first < self.size:
-            self._require_found(first, sent)
-        else:
-            self._unsettled_firsts.append(first)
-        if published:
-            self.floor = max(self.floor, first + len(batch))
 
     def see_checkpoint(self, note: bytes, *, floor: int | None = None) -> int:
         """A checkpoint, from wherever. `floor` is what `self.floor` was when it was asked for, of one that must be the
@@ -157,13 +129,10 @@ class Observer:
             self.floor = max(self.floor, size)
         return size
 
-    def see_receipt(self, data: bytes, *, index: int) -> None:
-        """A receipt of an entry that was acknowledged at `index`."""
-        entry = self._entry_at[index]
+    def _verify_receipt(self, data: bytes, *, index: int, leaf_hash: bytes) -> None:
         try:
             receipt = parse_receipt(data)
             self.see_checkpoint(receipt.checkpoint)
-            leaf_hash = sha256(b"\x00" + entry).digest()
             checkpoint = self._notes[sha256(receipt.checkpoint).digest()]
             proven = verify_receipt_under(receipt, leaf_hash=leaf_hash, checkpoint=checkpoint)
         except TranslogError as error:
@@ -192,14 +161,11 @@ class Observer:
         for entry in new_entries:
             self._tree.add(entry)
         self._require_root(state.size, state.root)
-        self._find_batches(new_entries, before)
-        for first in self._unsettled_firsts:
-            self._require_found(first, self._at[first])
+        self._settle_entries(new_entries, before)
         for size in self._unsettled_heads:
             if size > self.size:
                 raise Violation(f"a checkpoint of size {size} was seen, the log has {self.size} entries")
             self._require_root(size, self._heads[size])
-        self._unsettled_firsts.clear()
         self._unsettled_heads.clear()
 
     def settle_all(self, entries: Sequence[bytes], state: TreeState) -> None:
@@ -209,8 +175,68 @@ class Observer:
                 raise Violation(f"entry {index} was changed after it was committed: {entry!r}")
         self.settle(entries[self.size :], state)
 
+    def _require_root(self, size: int, root: bytes) -> None:
+        if self._tree.roots[size] != root:
+            raise Violation(f"a tree head of size {size} is of another history")
+
+
+class Observer(TreeObserver):
+    """Sends batches, keeps what comes back. The batches that are sent begin with different entries, or are equal."""
+
+    def __init__(self, policies: Sequence[Policy], *, origin: str) -> None:
+        super().__init__(policies, origin=origin)
+        self._batches: dict[bytes, _Sent] = {}
+        self._at: dict[int, _Sent] = {}
+        self._entry_at: dict[int, bytes] = {}
+        self._unsettled_firsts: list[int] = []
+
+    @property
+    def acknowledgements(self) -> int:
+        """Batches that were acknowledged."""
+        return len(self._at)
+
+    def recent(self, count: int) -> list[int]:
+        return list(islice(reversed(self._entry_at), count))
+
+    def send(self, batch: Batch) -> None:
+        """`batch` is on its way. With no other word following, its outcome is unknown."""
+        known = self._batches.setdefault(batch[0], _Sent(batch))
+        if known.entries != batch:
+            raise ValueError("two batches begin with one entry")
+        known.sent += 1
+
+    def refuse(self, batch: Batch) -> None:
+        """The log said that nothing of `batch` was written, of the time it was sent last."""
+        self._batches[batch[0]].refused += 1
+
+    def acknowledge(self, batch: Batch, *, first: int, published: bool) -> None:
+        """The log said that `batch` is committed from index `first` on, and perhaps that a checkpoint has it."""
+        sent = self._batches[batch[0]]
+        for index, entry in enumerate(batch, start=first):
+            if index in self._entry_at:
+                raise Violation(f"index {index} was acknowledged for two entries: {self._entry_at[index]!r}, {entry!r}")
+            self._entry_at[index] = entry
+        self._at[first] = sent
+        sent.acknowledged.add(first)
+        if first < self.size:
+            self._require_found(first, sent)
+        else:
+            self._unsettled_firsts.append(first)
+        if published:
+            self.floor = max(self.floor, first + len(batch))
+
+    def see_receipt(self, data: bytes, *, index: int) -> None:
+        self._verify_receipt(data, index=index, leaf_hash=sha256(b"\x00" + self._entry_at[index]).digest())
+
+    def _settle_entries(self, new_entries: Sequence[bytes], start: int) -> None:
+        """Every entry belongs to a batch that was sent; each batch is there whole, in order, and not too often; and what was
+        acknowledged is there."""
+        self._find_batches(new_entries, start)
+        for first in self._unsettled_firsts:
+            self._require_found(first, self._at[first])
+        self._unsettled_firsts.clear()
+
     def _find_batches(self, new_entries: Sequence[bytes], start: int) -> None:
-        """Every entry belongs to a batch that was sent; each batch is there whole, in order, and not too often."""
         at = 0
         while at < len(new_entries):
             sent = self._batches.get(new_entries[at])
@@ -228,7 +254,3 @@ class Observer:
     def _require_found(self, first: int, sent: _Sent) -> None:
         if first not in sent.found:
             raise Violation(f"what was acknowledged at index {first} is not there: {sent.entries!r}")
-
-    def _require_root(self, size: int, root: bytes) -> None:
-        if self._tree.roots[size] != root:
-            raise Violation(f"a tree head of size {size} is of another history")

@@ -27,8 +27,10 @@ from faults.machine import (
     Log,
     Record,
     Server,
+    command,
     create,
     environment,
+    mounted,
     refusal,
     serving,
     unavailable,
@@ -96,25 +98,6 @@ def senders(server: Server, number: int, *, size: int = 0) -> Iterator[Callable[
         stop.set()
         for thread in threads:
             thread.join()
-
-
-def command(*arguments: object) -> None:
-    subprocess.run([str(argument) for argument in arguments], check=True, capture_output=True)
-
-
-@contextmanager
-def mounted(path: Path, *arguments: object) -> Iterator[None]:
-    """A file system mounted at `path`; skips where that is not allowed."""
-    path.mkdir(exist_ok=True)
-    if os.geteuid() or shutil.which("mount") is None:
-        unavailable("mounting a file system takes root")
-    done = subprocess.run(["mount", *map(str, arguments), str(path)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        unavailable(f"no file system can be mounted here: {done.stderr}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(path)], check=True, capture_output=True)
 
 
 def failures_said(server: Server) -> int:

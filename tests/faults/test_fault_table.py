@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from log.harness import META, ORIGIN, Gate, HeadFault, RecordingSigner, RecordingStore, World, until, until_published
@@ -287,7 +287,10 @@ def disk_with(entries: list[bytes]) -> MemoryDisk:
 
 def copy_of(disk: MemoryDisk) -> MemoryDisk:
     """What is durable there, on a disk of its own."""
-    return replace(disk, entries=list(disk.entries), tiles=dict(disk.tiles), kept=dict(disk.kept), faults=[])
+    rows: dict[str, Any] = {
+        name: dict(getattr(disk, name)) for name in ("tiles", "kept", "payloads", "blobs", "ids", "streams", "numbers")
+    }
+    return replace(disk, entries=list(disk.entries), faults=[], **rows)
 
 
 def disk_of(size: int) -> MemoryDisk:
@@ -304,7 +307,7 @@ class Machine(World):
     """A World that acts out faults, each once, in their order."""
 
     def __init__(self, path: Path, disk: MemoryDisk) -> None:
-        super().__init__(path)
+        super().__init__(path, meta=disk.meta)
         self.disk = disk
         self.faults: list[tuple[Step, How]] = []
         self.tries = 0

@@ -3,23 +3,15 @@
 By hand, for a long run: TRANSLOG_KILL_ROUNDS=1000 pytest tests/faults/test_kill.py -k killed -s. The moments are drawn from
 TRANSLOG_SEED, which is printed; what the machine does until then is not in the seed's power, so it may take several turns.
 
-Rules: half of the rounds run the program as it is, half with a write buffer of 64 kB, so that LevelDB writes and merges tables
-under load as well. Most starts find the directory as the kill left it; after some rounds the stopped store is read, and after
-fewer verified in full. A killed process leaves the page cache whole: what a power cut takes is another suite's business.
+Rules: as in killing.py. Most starts find the directory as the kill left it; after some rounds the stopped store is read, and
+after fewer verified in full. A killed process leaves the page cache whole: what a power cut takes is another suite's business.
 """
 
 import asyncio
-import os
-import re
-import sys
-import time
-from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Sequence
 from hashlib import sha256
 from pathlib import Path
 from random import Random
-from signal import SIGKILL, SIGTERM
 from typing import Any
 
 import aiohttp
@@ -27,6 +19,7 @@ import pytest
 from log.check_log import Tree
 from log.harness import World
 
+from faults.killing import Life, drawn, rounds
 from faults.observer import Batch, Observer, Violation, log_policies, verify_directory
 from translog.bootstrap import create_log
 from translog.core.checkpoint import Checkpoint, format_checkpoint
@@ -39,131 +32,24 @@ from translog.storage.leveldb import LevelDBStore
 from translog.storage.lock import DirectoryLock
 from translog.storage.store import Profile, TreeState
 
-ROUNDS = int(os.environ.get("TRANSLOG_KILL_ROUNDS", "14"))
 ORIGIN = "log.example/killed"
-TESTS = Path(__file__).resolve().parent.parent
-PROGRAM = ("-m", "translog", "serve")
-SMALL_BUFFER = ("-m", "faults.driver", "serve", "65536")
-MOMENTS = ("start-up", "after a time", "acknowledgement", "checkpoint", "stop")
+ROUNDS = rounds(14)
 WRITERS = 8
 REQUESTS_MAX = 25
 """By one writer in one round: bounds how large the log grows."""
-PATIENCE_S = 30
 
 
-def environment() -> dict[str, str]:
-    """This process's, without what would be a setting of the log."""
-    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith("TRANSLOG_")}
-    return {**kept, "PYTHONPATH": os.pathsep.join((str(TESTS), kept.get("PYTHONPATH", "")))}
+class Round(Life):
+    """Writers append batches, and now and then one again whose outcome nobody knows."""
 
-
-class Round:
-    """One life of the program, from its start to the kill, and those who use it meanwhile."""
+    observer: Observer
 
     def __init__(self, observer: Observer, random: Random, number: int, unknown: list[Batch]) -> None:
-        self.observer = observer
+        super().__init__(observer, random, number, users=WRITERS, settings={})
         self.unknown = unknown
-        self.number = number
-        self.seeds = [random.getrandbits(64) for _ in range(WRITERS + 1)]
-        self.moment = MOMENTS[number] if number < len(MOMENTS) else random.choice(MOMENTS)
-        self.program = random.choice([PROGRAM, SMALL_BUFFER])
-        self.wait_s = random.uniform(0, 0.08 if self.moment == "start-up" else 0.3)
-        self.stopping_s = random.uniform(0, 0.05)
-        self.countdown = random.randrange(1, 60 if self.moment == "acknowledgement" else 20)
-        self.url = ""
-        self.now = asyncio.Event()
-        self.served = asyncio.Event()
 
-    def __str__(self) -> str:
-        return f"round {self.number}: {self.moment}, {self.wait_s:.3f} s, countdown {self.countdown}, {' '.join(self.program)}"
-
-    def happened(self, what: str) -> None:
-        """Counts down to the moment of the kill."""
-        if what == self.moment:
-            self.countdown -= 1
-            if self.countdown <= 0:
-                self.now.set()
-
-    async def run(self, directory: Path) -> None:
-        """Starts the program, uses it, kills it."""
-        arguments = (*self.program, str(directory), "--listen", "127.0.0.1:0", "--admin-listen", "")
-        process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stderr=PIPE, env=environment())
-        try:
-            async with asyncio.TaskGroup() as group:
-                users = group.create_task(self._use())
-                said = group.create_task(self._listen(process))
-                try:
-                    await self._kill(process, directory / "log")
-                finally:
-                    users.cancel()
-                    said.cancel()
-        finally:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-
-    async def _kill(self, process: Process, store: Path) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            if self.moment == "start-up":
-                await asyncio.to_thread(_wait_for_change, store / "LOG")
-            else:
-                await self.served.wait()
-            if self.moment in ("acknowledgement", "checkpoint"):
-                await self.now.wait()
-            else:
-                await asyncio.sleep(self.wait_s)  # the random moment
-            if self.moment == "stop":
-                os.kill(process.pid, SIGTERM)
-                await asyncio.sleep(self.stopping_s)
-            with suppress(ProcessLookupError):
-                os.kill(process.pid, SIGKILL)  # `send_signal` would reap one that has just ended, and its code be lost
-            code = await process.wait()
-            assert code == -SIGKILL or (code == 0 and self.moment == "stop"), f"ended by itself: {code}"
-
-    async def _listen(self, process: Process) -> None:
-        """Reads what the program says, so that it can go on, and learns where it is served."""
-        assert process.stderr is not None
-        async for line in process.stderr:
-            if found := re.match(rb"serving \S+ on (http://\S+)", line):
-                self.url = found[1].decode()
-                self.served.set()
-            assert not re.search(rb"READ-ONLY|Traceback|critical", line), line
-
-    async def _use(self) -> None:
-        await self.served.wait()
-        timeout = aiohttp.ClientTimeout(total=PATIENCE_S)
-        async with aiohttp.ClientSession(self.url, timeout=timeout) as session, asyncio.TaskGroup() as group:
-            group.create_task(self._poll(session))
-            group.create_task(self._collect(session, Random(self.seeds[-1])))
-            for writer in range(WRITERS):
-                group.create_task(self._write(session, writer, Random(self.seeds[writer])))
-
-    async def _poll(self, session: aiohttp.ClientSession) -> None:
-        last = -1
-        while True:
-            floor = self.observer.floor
-            with suppress(aiohttp.ClientError):
-                async with session.get("/checkpoint") as answer:
-                    assert answer.status == 200, answer.status
-                    size = self.observer.see_checkpoint(await answer.read(), floor=floor)
-                if size != last:
-                    self.happened("checkpoint")
-                last = size
-            await asyncio.sleep(0)
-
-    async def _collect(self, session: aiohttp.ClientSession, random: Random) -> None:
-        """Fetches receipts of entries that were acknowledged at any time."""
-        while True:
-            indexes = self.observer.recent(50) if random.random() < 0.5 else self.observer.recent(5_000)
-            if indexes:
-                index = random.choice(indexes)
-                expected = (200,) if index < self.observer.floor else (200, 404)  # what is only durable has none yet
-                with suppress(aiohttp.ClientError):
-                    async with session.get(f"/v1/receipts/{index}") as answer:
-                        assert answer.status in expected, answer.status
-                        if answer.status == 200:
-                            self.observer.see_receipt(await answer.read(), index=index)
-            await asyncio.sleep(0.01)
+    def users(self, session: aiohttp.ClientSession) -> list[Coroutine[Any, Any, None]]:
+        return [self._write(session, writer, Random(self.seeds[writer])) for writer in range(WRITERS)]
 
     async def _write(self, session: aiohttp.ClientSession, writer: int, random: Random) -> None:
         for request in range(REQUESTS_MAX):
@@ -214,17 +100,6 @@ class Round:
                 self.observer.see_receipt(format_receipt(receipt), index=result["index"])
 
 
-def _wait_for_change(file: Path) -> None:
-    """Returns as soon as LevelDB, which writes its LOG as it opens, has begun to."""
-
-    def written() -> int:
-        return file.stat().st_mtime_ns if file.exists() else 0
-
-    before, end = written(), time.monotonic() + PATIENCE_S
-    while written() in (before, 0) and time.monotonic() < end:
-        time.sleep(0.0005)
-
-
 def settle(directory: Path, observer: Observer, *, whole: bool) -> None:
     """Reads the stopped store, all of it if so, and holds it against what was seen."""
     with DirectoryLock(directory) as lock:
@@ -241,9 +116,7 @@ def settle(directory: Path, observer: Observer, *, whole: bool) -> None:
 
 
 async def test_a_log_that_is_killed_again_and_again_keeps_every_promise(tmp_path: Path) -> None:
-    seed = int(os.environ.get("TRANSLOG_SEED") or Random().getrandbits(32))
-    print(f"TRANSLOG_SEED={seed} TRANSLOG_KILL_ROUNDS={ROUNDS}")  # noqa: T201
-    random, directory = Random(seed), tmp_path / "log"
+    random, directory = drawn(), tmp_path / "log"
     observer = Observer(log_policies(create_log(directory, origin=ORIGIN, profile=Profile.OPAQUE)), origin=ORIGIN)
     unknown: list[Batch] = []
     for number in range(ROUNDS):

@@ -15,13 +15,15 @@ from translog.core.policy import parse_policy
 from translog.core.proof import Receipt, format_receipt, parse_receipt
 from translog.core.tile import decode_bundle, encode_bundle, format_tile_path, parse_tile_path
 from translog.core.wire import decode_base64, decode_text, encode_base64, parse_decimal
+from translog.errors import MalformedError, TranslogError
 
 
 class Parser(NamedTuple):
-    """`run` returns the bytes that its result formats back to."""
+    """`run` returns the bytes that its result formats back to. `refuses` is all that hostile bytes may make it raise."""
 
     run: Callable[[bytes], bytes]
     seeds: tuple[bytes, ...]
+    refuses: tuple[type[TranslogError], ...] = (MalformedError,)
 
 
 def _of_text(run: Callable[[str], str]) -> Callable[[bytes], bytes]:
