@@ -553,7 +553,7 @@ async def test_405_says_which_methods_there_are(event_log: Running, path: str) -
         assert set(answer.headers["Allow"].split(",")) == METHODS[path]
 
 
-@pytest.mark.parametrize("path", [f"{EVENTS}/1", f"{EVENTS}/1/evidence?fields=actor", "/v1/streams?cursor=a/b", f"{EVENTS}/99"])
+@pytest.mark.parametrize("path", [f"{EVENTS}/1", f"{EVENTS}/1/evidence?fields=actor", "/v1/streams?cursor=z/z", f"{EVENTS}/99"])
 async def test_head_is_get_without_the_body(event_log: Running, path: str) -> None:
     await take(event_log, record("a"))
     got = await event_log.get(path)

@@ -11,6 +11,7 @@ from core.merkle_oracle import Oracle
 from translog.core.checkpoint import parse_checkpoint
 from translog.core.note import parse_note
 from translog.core.proof import Receipt, format_receipt
+from translog.errors import SettingsError
 from translog.events.entry import Numbered
 from translog.events.sources.table import SOURCES
 from translog.storage.store import Profile
@@ -504,6 +505,28 @@ async def test_a_custom_source_is_taken_under_its_name(serve: Serve, tmp_path: P
     found = await event(log, answer["results"][0]["index"])
     assert found["actor"] == {"user": {"name": "carol"}}
     assert found["fed"]["mapping"] == {"name": "payroll", "version": "1", "sha256": sha256(mapping).hexdigest()}
+
+
+GOOD_MAPPING = b'name = "payroll"\nversion = "1"\nsplit = "lines"\nrows = [["who", "actor.user.name"]]\n'
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"own.toml": GOOD_MAPPING.replace(b"payroll", b"kubernetes")},
+        {"one.toml": GOOD_MAPPING, "own.toml": GOOD_MAPPING},
+        {"own.toml": b"not TOML"},
+        {"own.toml": b"\xff"},
+        {"own.toml": GOOD_MAPPING + b"#" * 300_000},
+        {},
+    ],
+    ids=["a name that is taken", "a name twice", "not TOML", "not UTF-8", "too large", "not there"],
+)
+async def test_a_log_does_not_start_with_a_custom_source_that_is_none(serve: Serve, files: dict[str, bytes]) -> None:
+    sources = [*files] or ["own.toml"]
+    with pytest.raises(SettingsError, match=r"own\.toml") as caught:
+        await serve(profile=Profile.EVENTS, secrets=files, intake={"custom_sources": sources})
+    assert caught.value.code == "bad-source"
 
 
 async def test_a_source_is_answered_at_durable(event_log: Running, monkeypatch: pytest.MonkeyPatch) -> None:

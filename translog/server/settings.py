@@ -37,7 +37,7 @@ class IntakeSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    blob_bytes_min: Annotated[int, Field(ge=1_024)] = Field(
+    blob_bytes_min: Annotated[int, Field(ge=1_024, le=8 * 1024 * 1024)] = Field(
         65_536, description="A field of an event above this size is stored beside its payload, as a record of its own."
     )
     audit_signal: bool = Field(

@@ -31,26 +31,24 @@ def split_json(body: bytes, records_max: int) -> list[Slice]:
     """The records of a request in JSON. Raises MalformedError, TooLargeError."""
     slices = []
     contexts: dict[int, JSONObject] = {}
+    decoded: dict[int, JSONObject] = {}
     for record, around in split_nested(body, _NAMES, records_max=records_max):
         context = contexts.get(id(around))
         if context is None:
-            context = contexts[id(around)] = _json_context(around)
+            context = contexts[id(around)] = _json_context(around, decoded)
         slices.append(_decoded(record, context))
     return slices
 
 
-def _json_context(around: list[JSONObject]) -> JSONObject:
+def _json_context(around: list[JSONObject], decoded: dict[int, JSONObject]) -> JSONObject:
+    """What a scope's records share. `decoded` keeps what is done: one resource may have many scopes, and be large."""
     _, resource_logs, scope_logs = around
     context: JSONObject = {}
     for name, members, fields in (("resource", resource_logs, _RESOURCE), ("scope", scope_logs, _SCOPE)):
         if name in members:
-            found = parse_record(members[name])
-            try:
-                value = None if found.value is None else _message(found.value, fields, 0)
-            except RecordError as error:
-                found, value = found._replace(error=str(error)), None
-            if found.error:
-                value = undecoded(members[name], found.error)
+            value = decoded.get(id(members))
+            if value is None:
+                value = decoded[id(members)] = _decode_shared(members[name], fields)
             if value:
                 context[name] = value
     for members in (scope_logs, resource_logs):
@@ -58,6 +56,16 @@ def _json_context(around: list[JSONObject]) -> JSONObject:
         if type(url) is str and url:
             context.setdefault("schemaUrl", url)
     return context
+
+
+def _decode_shared(raw: bytes, fields: "Mapping[str, _Decode]") -> JSONObject:
+    found = parse_record(raw)
+    if found.error:
+        return undecoded(raw, found.error)
+    try:
+        return {} if found.value is None else _message(found.value, fields, 0)
+    except RecordError as error:
+        return undecoded(raw, str(error))
 
 
 def undecoded(raw: bytes, error: str) -> JSONObject:

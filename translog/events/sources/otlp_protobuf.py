@@ -8,7 +8,7 @@ mean. Unknown fields are passed over. https://protobuf.dev/programming-guides/en
 """
 
 from base64 import b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -37,6 +37,7 @@ def split_protobuf(body: bytes, records_max: int) -> list[Slice]:
 
 def _split_resource_logs(body: bytes, begin: int, end: int, slices: list[Slice], records_max: int) -> None:
     resource, scopes, url = _parts(body, begin, end)
+    shared = _decode_shared(resource, _normal_resource)
     for scope_begin, scope_end in scopes:
         scope, records, scope_url = _parts(body, scope_begin, scope_end)
         if len(slices) + len(records) > records_max:
@@ -44,7 +45,7 @@ def _split_resource_logs(body: bytes, begin: int, end: int, slices: list[Slice],
                 f"more than {records_max} records in one request", hint="send smaller batches", code="too-many-entries"
             )
         if records:
-            context = _context(resource, scope, scope_url or url)
+            context = _context(shared, _decode_shared(scope, _normal_scope), scope_url or url)
             slices += [parse_protobuf(body[at:until], context) for at, until in records]
 
 
@@ -118,13 +119,17 @@ def parse_protobuf(raw: bytes, context: JSONObject) -> Slice:
         return Slice(raw, None, str(error), context)
 
 
-def _context(resource: bytes, scope: bytes, url: bytes) -> JSONObject:
+def _decode_shared(raw: bytes, normal: Callable[[bytes], JSONObject]) -> JSONObject:
+    """A resource, once for all of its scopes, or a scope."""
+    try:
+        return normal(raw)
+    except (DecodeError, RecordError) as error:
+        return undecoded(raw, str(error) if isinstance(error, RecordError) else "not protobuf")
+
+
+def _context(resource: JSONObject, scope: JSONObject, url: bytes) -> JSONObject:
     context: JSONObject = {"encoding": ENCODING}
-    for name, raw, normal in (("resource", resource, _normal_resource), ("scope", scope, _normal_scope)):
-        try:
-            value = normal(raw)
-        except (DecodeError, RecordError) as error:
-            value = undecoded(raw, str(error) if isinstance(error, RecordError) else "not protobuf")
+    for name, value in (("resource", resource), ("scope", scope)):
         if value:
             context[name] = value
     if url:
