@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plan = QUICK if options.quick else Plan()
     if options.entries is not None:
         marks = tuple(mark for mark in Plan().growth_marks if mark < options.entries)
-        plan = replace(plan, growth_marks=(*marks, options.entries), proof_entries=options.entries)
+        plan = replace(plan, growth_marks=(*marks, options.entries), proof_entries=options.entries, events=options.entries)
     parent: Path = options.dir
     parent.mkdir(parents=True, exist_ok=True)
     figures: list[Figure] = []
@@ -74,8 +74,10 @@ def _parser() -> argparse.ArgumentParser:
         "readings. Nothing fails for a figure.",
     )
     parser.add_argument("rows", nargs="*", type=int, metavar="ROW", help=f"only these rows: {rows}")
-    parser.add_argument("--quick", action="store_true", help="less of everything: under two minutes on two cores")
-    parser.add_argument("--entries", type=int, metavar="N", help="how far row 8 grows, and how large the log of rows 5 to 7 is")
+    parser.add_argument("--quick", action="store_true", help="less of everything: three to four minutes on two cores")
+    parser.add_argument(
+        "--entries", type=int, metavar="N", help="how far rows 4 and 8 go, and how large the log of rows 5 to 7 is"
+    )
     parser.add_argument(
         "--peers", action="store_true", help="also build and measure Tessera (row 2): needs Go, once the network"
     )

@@ -38,7 +38,7 @@ class EventLoad:
     waits: list[float]
 
     def part(self, begin: int, end: int) -> tuple[float, float]:
-        """Events a second and the server's microseconds an event, from the first mark with `begin` events to that with `end`."""
+        """Events a second and the server's microseconds an event, between the first marks with `begin` and `end` events."""
         first = next(mark for mark in self.marks if mark.events >= begin)
         last = next(mark for mark in self.marks if mark.events >= end)
         events = last.events - first.events

@@ -1,7 +1,7 @@
 """What each stage costs on an event's way from a body to the store: processor time, all threads, in this process.
 
-The stages are those of a batch in the server (translog/server/intake.py, then log/sequencer.py), each run over the same records
-with what the one before it made, without HTTP. Run as a program: SOURCE [EVENTS] prints a table. In microseconds an event:
+The stages are those of a batch in the server (translog/server/intake.py, then log/sequencer.py), as many records at a time,
+without HTTP and on one thread. Run as a program: SOURCE [EVENTS] prints a table. In microseconds an event:
 
     split     the body cut into records, each parsed            identify  SHA-256 of the id, HMAC of the record
     map       the source's table: record to OCSF fields         number    sequence numbers, entries, look-ups of ids
@@ -38,6 +38,8 @@ from translog.storage.store import Profile, StreamName, TreeState, Update
 
 STAGES = ("split", "map", "normalise", "seal", "encrypt", "identify", "number", "tree", "commit")
 BATCH_EVENTS = 1_000
+TURN_EVENTS = 64
+"""As many are prepared at a time as in the server."""
 EVENTS = 20_000
 READINGS = 3
 _STREAM = StreamName("local", "bench")
@@ -55,7 +57,7 @@ class _Way:
         self._source: Source = SOURCES[source]
         self._records = Records(source)
         self._store = store
-        self._assembler = EventAssembler(store)
+        self._assembler = EventAssembler(store, streams_max=1_000)
         self._edge: Edge = EMPTY_EDGE
         self._key = os.urandom(32)
 
@@ -71,17 +73,9 @@ class _Way:
         body = self._records.join(self._records.take(start, BATCH_EVENTS))
         headers = {"content-type": self._records.content_type}
         slices = timed("split", lambda: source.split(body, headers, BATCH_EVENTS))
-        timed("map", lambda: [_map(source, one) for one in slices])
-        done = timed("normalise", lambda: [normalize(source, one) for one in slices])
-        seeds = [os.urandom(32) for _ in done]
-        sealed = timed("seal", lambda: [self._seal(one.event, seed) for one, seed in zip(done, seeds, strict=True)])
-        nonces = [os.urandom(12) for _ in done]
-        records = timed("encrypt", lambda: [self._encrypt(*pair) for pair in zip(sealed, nonces, strict=True)])
-        known = timed("identify", lambda: [self._identify(*pair) for pair in zip(done, slices, strict=True)])
-        drafts = [
-            Draft(stream=_STREAM, root=seal.root, record=record, uid_key=key, mac=mac)
-            for seal, record, (key, mac) in zip(sealed, records, known, strict=True)
-        ]
+        drafts: list[Draft] = []
+        for first in range(0, len(slices), TURN_EVENTS):
+            drafts += self._prepare(slices[first : first + TURN_EVENTS])
         size = self._edge.size
         made = timed("number", lambda: self._assembler.assemble([drafts], size=size, received_at_ms=_RECEIVED_AT_MS))
         grown = timed("tree", lambda: integrate(self._edge, made.entries))
@@ -92,11 +86,23 @@ class _Way:
         if self._edge.size - size != BATCH_EVENTS:
             raise RuntimeError("not every event was new")
 
+    def _prepare(self, slices: list[Slice]) -> list[Draft]:
+        source, timed = self._source, self._timed
+        timed("map", lambda: [_map(source, one) for one in slices])
+        done = timed("normalise", lambda: [normalize(source, one) for one in slices])
+        seeds = [os.urandom(32) for _ in done]
+        sealed = timed("seal", lambda: [self._seal(one.event, seed) for one, seed in zip(done, seeds, strict=True)])
+        nonces = [os.urandom(12) for _ in done]
+        records = timed("encrypt", lambda: [self._encrypt(*pair) for pair in zip(sealed, nonces, strict=True)])
+        known = timed("identify", lambda: [self._identify(*pair) for pair in zip(done, slices, strict=True)])
+        return [
+            Draft(stream=_STREAM, root=seal.root, record=record, uid_key=key, mac=mac)
+            for seal, record, (key, mac) in zip(sealed, records, known, strict=True)
+        ]
+
     def _seal(self, event: dict[str, Any], seed: bytes) -> Any:
         member, stream = _STREAM
-        return seal_with_blobs(
-            event, origin=ORIGIN, member=member, stream=stream, seed=seed, blob_bytes_min=_BLOB_BYTES_MIN
-        )[0]
+        return seal_with_blobs(event, origin=ORIGIN, member=member, stream=stream, seed=seed, blob_bytes_min=_BLOB_BYTES_MIN)[0]
 
     def _encrypt(self, sealed: Any, nonce: bytes) -> bytes:
         plain = encode_plain(sealed)

@@ -1,6 +1,6 @@
 """Audit records to measure with, no two alike: real records of CloudTrail, events in the short form, Kubernetes' audit events.
 
-Rules: a record's id is random and comes once, so that none is a duplicate; the records of a range are the same in every process;
+Rules: a record's id is random and comes once, so that none is a duplicate; a range has the same records in every process;
 making one costs about a microsecond, in the process that sends it and never in the one that is measured.
 """
 

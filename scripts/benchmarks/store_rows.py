@@ -11,7 +11,7 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from benchmarks import floors
+from benchmarks import event_rows, floors
 from benchmarks.figures import Figure, Target, not_available, repeat
 from benchmarks.growth import BATCH_ENTRIES, IN_FLIGHT
 from benchmarks.processes import START_S_MAX, environment, free_port, run_module, run_program, running
@@ -166,7 +166,7 @@ def disk(shop: Workshop) -> list[Figure]:
                 f"{2 * count:,} and {3 * count:,} entries, each after an orderly stop and with no compaction but LevelDB's own",
             )
         )
-    return figures
+    return figures + event_rows.disk(shop)
 
 
 async def _disk_share(directory: Path, kind: str, size: int) -> float:

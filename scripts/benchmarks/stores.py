@@ -11,7 +11,7 @@ import random
 import sys
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,21 @@ from translog.core.integrate import EMPTY_EDGE, integrate
 from translog.core.policy import format_log_policy
 from translog.log.clock import SystemClock
 from translog.log.head import HeadFile
-from translog.log.keyfiles import LOG_KEY_FILES, read_log_keys
+from translog.log.keyfiles import DEDUP_KEY_FILE, KEK_FILE, LOG_KEY_FILES, read_log_keys, read_secret
 from translog.log.lifecycle import LogService
 from translog.log.metrics import LogMetrics
 from translog.log.settings import LogSettings
-from translog.storage.leveldb import LevelDBStore
+from translog.log.vault import FileKeyWrapper, Vault
+from translog.server.intake import Intake
+from translog.server.settings import IntakeSettings, ServerSettings
+from translog.storage.leveldb import BLOOM_FILTER_BITS, LevelDBStore
 from translog.storage.lock import DirectoryLock
 from translog.storage.store import Profile, TreeState, Update
+
+try:
+    import plyvel
+except ImportError:  # as in translog/storage/leveldb.py
+    import plyvel_next as plyvel
 
 ORIGIN = "bench.example/log"
 BATCH_BYTES = 8 * 1024 * 1024
@@ -143,6 +151,35 @@ async def open_service(directory: Path) -> AsyncIterator[LogService]:
             yield service
         finally:
             await service.stop(drain_ms=10_000)
+
+
+@contextmanager
+def open_intake(directory: Path, service: LogService) -> Iterator[Intake]:
+    """What takes audit events for the running log of `directory`, as in the server, without HTTP."""
+    keys = directory / "keys"
+    wrapper = FileKeyWrapper(read_secret(keys / KEK_FILE), origin=service.meta.origin, random_bytes=os.urandom)
+    vault = Vault.open(directory / "vault", wrapper=wrapper, random_bytes=os.urandom, now_ms=SystemClock().wall_ms)
+    intake = Intake(
+        service=service,
+        vault=vault,
+        dedup_key=read_secret(keys / DEDUP_KEY_FILE),
+        blob_bytes_min=IntakeSettings().blob_bytes_min,
+        random_bytes=os.urandom,
+        commit_deadline_ms=ServerSettings().commit_deadline_ms,
+        host="bench",
+    )
+    try:
+        yield intake
+    finally:
+        intake.close()
+
+
+def compact(directory: Path) -> None:
+    """Lets LevelDB finish, in a log at rest, what it would do later."""
+    with DirectoryLock(directory):
+        db = plyvel.DB(str(directory / "log"), bloom_filter_bits=BLOOM_FILTER_BITS)
+        db.compact_range()
+        db.close()
 
 
 def folder_bytes(directory: Path) -> int:

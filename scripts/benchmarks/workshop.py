@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.stores import Entries, fill_log, new_log
+from translog.storage.store import Profile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,7 @@ class Plan:
     growth_sample: int = 50_000
     disk_entries: int = 100_000
     fsck_entries: int = 1_000_000
+    events: int = 1_000_000
     peer_seconds: int = 8
 
 
@@ -39,6 +41,7 @@ QUICK = Plan(
     growth_sample=30_000,
     disk_entries=20_000,
     fsck_entries=200_000,
+    events=20_000,
     peer_seconds=3,
 )
 
@@ -64,10 +67,10 @@ class Workshop:
         self._made += 1
         return self.work / f"{self._made:03d}-{name}"
 
-    def new_log(self, name: str) -> tuple[Path, str]:
+    def new_log(self, name: str, *, profile: Profile = Profile.OPAQUE) -> tuple[Path, str]:
         """An empty log and its policy."""
         directory = self.new_path(name)
-        return directory, new_log(directory)
+        return directory, new_log(directory, profile=profile)
 
     def filled_log(self, *, count: int, entry_bytes: int) -> tuple[Path, str]:
         """A log of `count` entries, made once in a run and shared: rows must not append to it. And its policy."""
