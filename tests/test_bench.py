@@ -19,10 +19,28 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from benchmarks import __main__ as program  # noqa: E402
-from benchmarks import append_rows, floors, load, processes, read_rows, store_rows, stores, table, verify_rows  # noqa: E402
+from benchmarks import (  # noqa: E402
+    append_rows,
+    event_load,
+    event_profile,
+    event_records,
+    event_rows,
+    floors,
+    load,
+    processes,
+    read_rows,
+    store_rows,
+    stores,
+    table,
+    verify_rows,
+)
 from benchmarks.figures import Figure, Target, not_available, repeat, show_number  # noqa: E402
 from benchmarks.rows import ROWS, Row  # noqa: E402
 from benchmarks.workshop import QUICK, Plan, Workshop  # noqa: E402
+
+from translog.events.normalize import normalize  # noqa: E402
+from translog.events.sources.table import SOURCES  # noqa: E402
+from translog.storage.store import Profile  # noqa: E402
 
 TINY = replace(
     QUICK,
@@ -31,7 +49,8 @@ TINY = replace(
     proof_entries=600,
     receipts=20,
     cold_starts=1,
-    disk_entries=1_000,
+    disk_entries=2_000,
+    events=3_000,
     growth_marks=(1_000, 2_000),
 )
 MET = Figure(
@@ -65,6 +84,7 @@ def test_rows_have_the_numbers_of_the_list_of_targets() -> None:
         1: append_rows.lone_append,
         2: append_rows.many_writers,
         3: append_rows.batches,
+        4: event_rows.audit_events,
         5: read_rows.proofs,
         6: read_rows.tiles,
         7: verify_rows.verification,
@@ -140,8 +160,9 @@ def test_a_small_run_prints_its_table_and_writes_its_readings(
     assert program.main(["--quick", "7", "9", "--dir", str(tmp_path / "work"), "--json", str(written)]) == 0
     printed = capsys.readouterr().out
     document = json.loads(written.read_text("utf-8"))
-    assert [figure["row"] for figure in document["figures"]] == [7, 7, 9, 9]
-    assert all(len(figure["ours_readings"]) >= 3 and figure["floor"] > 0 for figure in document["figures"])
+    assert [figure["row"] for figure in document["figures"]] == [7, 7, 9, 9, 9, 9]
+    measured = [figure for figure in document["figures"] if not figure["note"].startswith("not available: no CloudTrail")]
+    assert all(len(figure["ours_readings"]) >= 3 and figure["floor"] > 0 for figure in measured)
     assert all(figure["what"] in printed for figure in document["figures"])
     assert {"machine", "filesystem", "python", "versions", "commit", "run"} == set(document["machine"]) - {"kernel"}
     incompressible = document["figures"][2]
@@ -164,8 +185,8 @@ def test_a_row_that_breaks_says_so_and_the_others_go_on(
 
 
 def test_an_unknown_row_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert program.main(["4"]) == 2
-    assert "no row 4" in capsys.readouterr().err
+    assert program.main(["11"]) == 2
+    assert "no row 11" in capsys.readouterr().err
 
 
 def test_rows_whose_program_or_peer_is_missing_say_so(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,6 +269,50 @@ def test_floors_are_taken(tmp_path: Path) -> None:
     per_s, per_cpu_s = floors.leveldb_batches_per_s(tmp_path, entry_bytes=100, batch_entries=10, seconds=0.01)
     assert per_s > 0
     assert per_cpu_s > 0
+
+
+def test_records_are_unlike_and_the_same_again() -> None:
+    for source in ("events", "kubernetes"):
+        records = event_records.Records(source)
+        made = records.take(0, 1_500)
+        assert len(set(made)) == 1_500
+        assert made == event_records.Records(source).take(0, 1_500)
+        assert set(made).isdisjoint(records.take(1_500, 500))
+        known = SOURCES[source].split(records.join(made), {"content-type": records.content_type}, 2_000)
+        assert [one.raw for one in known] == made
+        done = [normalize(SOURCES[source], one) for one in known]
+        assert len({one.uid for one in done}) == 1_500
+        assert {one.event["class_uid"] for one in done} == {6003}
+
+
+def test_without_real_records_the_rest_is_measured(shop: Workshop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(event_records, "CLOUDTRAIL", tmp_path)
+    with pytest.raises(processes.UnavailableError):
+        event_records.Records("cloudtrail")
+    figures = event_rows.disk(shop)
+    assert [figure.value is None for figure in figures] == [True, False]
+
+
+def test_an_event_load_is_counted_and_an_error_ends_it(shop: Workshop) -> None:
+    directory, _ = shop.new_log("events", profile=Profile.EVENTS)
+    with processes.serve_log(directory) as server:
+        found = event_load.event_load(server, "events", start=0, events=700, batch=300, connections=2)
+        assert found.marks[-1].events == 700
+        assert len(found.waits) == 3
+        assert found.record_bytes == sum(map(len, event_records.Records("events").take(0, 700)))
+        assert found.part(0, 700)[0] > 0
+        timed = event_load.event_load(server, "events", start=10_000, events=0, batch=100, connections=1, seconds=0.2)
+        assert timed.marks[-1].events >= 100
+    directory, _ = shop.new_log("opaque")
+    with processes.serve_log(directory) as server, pytest.raises(RuntimeError, match="answered"):
+        event_load.event_load(server, "events", start=0, events=300, batch=300, connections=1)
+
+
+def test_stages_are_taken(tmp_path: Path) -> None:
+    taken = event_profile.profile_stages("events", tmp_path, events=1_000)
+    assert tuple(taken) == event_profile.STAGES
+    assert all(taken[stage] > 0 for stage in ("split", "map", "seal", "encrypt", "number", "commit"))
+    assert floors.event_us(tmp_path, [b"{}"] * 100, leaves=3, entry_bytes=100, row_bytes=100) > 0
 
 
 def test_percentiles_are_values_that_were_taken() -> None:

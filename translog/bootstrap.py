@@ -173,9 +173,9 @@ class LogServer:
             store=EventStore(service, vault),
             sources=read_sources(self._directory, settings.intake.custom_sources),
             webhook_secrets={
-                member.name: read_webhook_secret(self._directory / member.webhook_secret)
+                member.name: read_webhook_secret(self._directory / member.webhook_secret_file)
                 for member in self._settings.members
-                if member.webhook_secret
+                if member.webhook_secret_file
             },
             trees=StreamTrees(),
         )

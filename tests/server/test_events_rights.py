@@ -149,7 +149,7 @@ async def test_secrets_are_in_no_answer_and_no_log_line(
     configure_logging()
     try:
         log = await serve_members(
-            serve, member("acme", webhook_secret="hook"), AUDITOR, secrets={"hook": secret}, access_log=True
+            serve, member("acme", webhook_secret_file="hook"), AUDITOR, secrets={"hook": secret}, access_log=True
         )
         bodies = [
             (await send(log, record("a", reason="private-reason"), **by("acme"))).body,

@@ -19,9 +19,9 @@ SECRET, OTHER = b"It's a Secret to Everybody", b"another secret of another membe
 BODY = dumps({"action": "created", "sender": {"login": "alice", "id": 1}, "repository": {"full_name": "acme/web", "id": 2}})
 DELIVERY = {"X-GitHub-Event": "repository", "X-GitHub-Delivery": "72d3162e-cc78-11e3-81ab-4c9367dc0958"}
 MEMBERS = (
-    member("acme", webhook_secret="acme.secret"),
-    member("other", webhook_secret="other.secret", streams=("repo",)),
-    member("mute", webhook_secret="mute.secret", may_append=False),
+    member("acme", webhook_secret_file="acme.secret"),
+    member("other", webhook_secret_file="other.secret", streams=("repo",)),
+    member("mute", webhook_secret_file="mute.secret", may_append=False),
     member("plain"),
 )
 SECRETS = {"acme.secret": SECRET + b"\n", "other.secret": OTHER, "mute.secret": b"a secret of who may not write"}
@@ -193,10 +193,10 @@ async def test_a_log_does_not_start_with_a_secret_that_is_none(serve: Serve, sec
         path.write_bytes(secret)
         path.chmod(mode)
     with pytest.raises(SettingsError) as caught:
-        await serve(directory=log.directory, members=(member("acme", webhook_secret="hook"),))
+        await serve(directory=log.directory, members=(member("acme", webhook_secret_file="hook"),))
     assert "hook" in caught.value.detail
     assert "xxxx" not in str(caught.value)
     path.write_bytes(b"x" * 16)
     path.chmod(0o600)
-    log = await serve(directory=log.directory, members=(member("acme", webhook_secret="hook"),))
+    log = await serve(directory=log.directory, members=(member("acme", webhook_secret_file="hook"),))
     (await deliver(log, signed=signature(BODY, b"x" * 16))).require_ok()

@@ -195,7 +195,7 @@ _GITHUB = """\
 Organization or enterprise settings > Webhooks > Add webhook
   Payload URL       @URL@/v1/sources/github/@STREAM@
   Content type      application/json
-  Secret            the content of the member's webhook_secret file (`openssl rand -hex 32` makes one)
+  Secret            the content of the member's webhook_secret_file (`openssl rand -hex 32` makes one)
   SSL verification  enabled
   Events            "Send me everything", or the ones to be audited
 Deliveries carry X-Hub-Signature-256, which is their credential: the token in @TOKEN_FILE@ is not for GitHub.

@@ -92,7 +92,7 @@ class MemberSettings(BaseModel):
         Reads.NONE,
         description="Whose audit events it may read back, and make evidence of: none, own, or all. A sender needs none.",
     )
-    webhook_secret: str = Field(
+    webhook_secret_file: str = Field(
         "",
         max_length=4_096,
         description="File with the secret that a source signs its deliveries with (GitHub), as a path in the log's directory. "

@@ -182,7 +182,7 @@ def _signer(api: Api, events: EventLog, request: web.Request, body: bytes) -> Pr
     if found is None:
         raise AuthenticationError(
             f"{SIGNATURE_HEADER} is not a signature of this body by any member's secret",
-            hint="the secret in the webhook's settings and the member's `webhook_secret` file must be the same",
+            hint="the secret in the webhook's settings and the member's `webhook_secret_file` file must be the same",
             code="bad-webhook-signature",
         )
     return require(found, Permission.APPEND)
