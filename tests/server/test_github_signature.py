@@ -200,3 +200,11 @@ async def test_a_log_does_not_start_with_a_secret_that_is_none(serve: Serve, sec
     path.chmod(0o600)
     log = await serve(directory=log.directory, members=(member("acme", webhook_secret_file="hook"),))
     (await deliver(log, signed=signature(BODY, b"x" * 16))).require_ok()
+
+
+async def test_no_other_source_takes_a_signature_for_a_token(serve: Serve) -> None:
+    """What one source signed says nothing of another's records."""
+    log = await served(serve)
+    for source in ("cloudtrail", "events", "kubernetes"):
+        (await deliver(log, path=f"/v1/sources/{source}/repo")).problem(401, "unauthenticated")
+    assert await entries(log) == []

@@ -77,7 +77,17 @@ def parse_text(text: bytes) -> tuple[str, Any]:
     pair = parse_json(text)
     if not isinstance(pair, list) or len(pair) != 2 or not isinstance(pair[0], str):
         raise MalformedError("a text of the event is not a name and a value")
+    if text[:2] != b'["' or text[end_of_name(text) :][:1] != b",":
+        raise MalformedError("a text of the event has space around its name")
     return pair[0], pair[1]
+
+
+def end_of_name(text: bytes) -> int:
+    """Where the name ends in a text that is a pair: past its closing quote."""
+    at = text.index(b'"') + 1
+    while text[at] != 0x22:
+        at += 2 if text[at] == 0x5C else 1
+    return at + 1
 
 
 def parse_json(data: bytes) -> Any:

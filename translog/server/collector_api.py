@@ -33,7 +33,10 @@ _SUCCESS = (0, "Success")
 _HEALTHY = (17, "HEC is healthy")
 _NO_DATA = (5, "No data")
 _INVALID = (6, "Invalid data format")
+_INCORRECT_INDEX = (7, "Incorrect index")
 _BUSY = (9, "Server is busy")
+_OF_THE_STREAM = frozenset({"stream-not-allowed", "numbered-otherwise", "too-many-streams"})
+"""Codes of errors that no other token would mend."""
 _CODES: tuple[tuple[type[TranslogError], tuple[int, str]], ...] = (
     (AuthenticationError, (2, "Token is required")),
     (PermissionDeniedError, (4, "Invalid token")),
@@ -72,6 +75,8 @@ def _refuse(request: web.Request, error: TranslogError) -> web.Response:
     """The error as the collector tells it."""
     response = problem(error)
     code, text = next((told for kind, told in _CODES if isinstance(error, kind)), _BUSY)
+    if error.code in _OF_THE_STREAM:
+        code, text = _INCORRECT_INDEX
     detail = json.loads(response.body).get("detail", "") if isinstance(response.body, bytes) else ""
     answer = _told(response.status, code, f"{text}: {detail}")
     for name in ("Retry-After", "WWW-Authenticate"):

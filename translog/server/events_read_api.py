@@ -5,6 +5,7 @@ only, each checked against its entry before anything of it leaves; an event's fi
 byte. Nothing here is cached by others.
 """
 
+import asyncio
 from datetime import UTC, datetime
 
 from aiohttp import web
@@ -14,12 +15,20 @@ from translog.core.checkpoint import parse_checkpoint
 from translog.core.note import parse_note
 from translog.core.proof import parse_receipt
 from translog.core.wire import encode_base64, parse_decimal
-from translog.errors import AuthenticationError, CorruptionError, MalformedError, NotFoundError, PermissionDeniedError
-from translog.events.disclosure import LinkedCheckpoint, format_evidence, make_evidence
+from translog.errors import (
+    AuthenticationError,
+    CorruptionError,
+    MalformedError,
+    NotFoundError,
+    PermissionDeniedError,
+    TooLargeError,
+)
+from translog.events.disclosure import EVIDENCE_BYTES_MAX, Evidence, LinkedCheckpoint, format_evidence, make_evidence
 from translog.events.entry import EVENT, EventEntry, entry_kind, parse_entry
 from translog.events.jsontext import compact
 from translog.events.seal import Field as SealedField
 from translog.events.seal import find_blobs
+from translog.events.texts import end_of_name
 from translog.identity.principal import Permission, Principal, may_read_events
 from translog.log.events import PAYLOAD_MISMATCH, OpenedEvent
 from translog.log.reader import NOT_PUBLISHED_RETRY_MS, Reader
@@ -37,6 +46,9 @@ from translog.server.api import (
 from translog.storage.store import StreamName
 
 FIELDS_CHARS_MAX = 4_096
+_DISCLOSURE_BYTES = 120
+"""What a disclosure takes in an evidence file beside its text and its proof; quotes in the text take more."""
+_HASH_CHARS = 47
 
 
 class EntryAnswer(BaseModel):
@@ -109,7 +121,7 @@ async def get_event(api: Api, request: web.Request) -> web.Response:
     )
     body = document.model_dump_json().encode()
     if opened.event is not None:
-        body = body.removesuffix(b"null}") + _event_json(opened) + b"}"
+        body = body.removesuffix(b"null}") + await asyncio.to_thread(_event_json, opened) + b"}"
     return web.Response(body=body, content_type=JSON, headers={"Cache-Control": NO_STORE})
 
 
@@ -132,21 +144,33 @@ async def get_evidence(api: Api, request: web.Request) -> web.Response:
         before = reader.before(index=index, size=size)
         linked = None if before is None else LinkedCheckpoint(checkpoint=before.note, proof=before.proof)
         evidence = make_evidence(payload, names=names, entry=opened.entry_bytes, receipt=receipt, not_before=linked)
+        _require_evidence_size(evidence)
         return format_evidence(evidence)
 
     body = await api.service.read(read)
     return web.Response(body=body, content_type=JSON, headers={"Cache-Control": NO_STORE})
 
 
+def _require_evidence_size(evidence: Evidence) -> None:
+    """Raises TooLargeError for more than a verifier reads."""
+    size = sum(len(item.text) + _DISCLOSURE_BYTES + _HASH_CHARS * len(item.proof) for item in evidence.disclosures)
+    if size > EVIDENCE_BYTES_MAX:
+        raise TooLargeError(
+            f"evidence of all these fields has about {size} bytes, and at most {EVIDENCE_BYTES_MAX} are read",
+            hint="name fewer fields: ?fields=a,b",
+            code="evidence-too-large",
+        )
+
+
 async def get_streams(api: Api, request: web.Request) -> web.Response:
     require_events(api)
     query = parse_query(StreamsQuery, request)
     principal: Principal = request[PRINCIPAL]
+    if not _is_known(principal):
+        raise AuthenticationError("you need credentials to see streams", hint="send a token as `Authorization: Bearer <token>`")
     streams = await api.service.read_streams()
     after = _after(query.cursor)
     entitled = {member for member, _ in streams if may_read_events(principal, member)}
-    if not entitled and not _is_known(principal):
-        raise AuthenticationError("you need credentials to see streams", hint="send a token as `Authorization: Bearer <token>`")
     names = sorted(name for name in streams if name.member in entitled and name > after)
     limit = api.settings.intake.streams_per_read_max
     now_ms = api.service.guard.wall_ms
@@ -169,6 +193,12 @@ async def get_streams(api: Api, request: web.Request) -> web.Response:
 async def _opened(api: Api, request: web.Request, index: int) -> OpenedEvent:
     """The event, if the principal may read it. Raises NotFoundError, AuthenticationError, PermissionDeniedError."""
     events = require_events(api)
+    principal = request[PRINCIPAL]
+    if not _is_known(principal):
+        raise AuthenticationError(
+            f"you need credentials to {Permission.READ_OWN_EVENTS.value}",
+            hint="send a member's token as `Authorization: Bearer <token>`",
+        )
     published = api.service.published
     if published is None or index >= published.size:
         raise NotFoundError(
@@ -176,7 +206,6 @@ async def _opened(api: Api, request: web.Request, index: int) -> OpenedEvent:
             code="not-published",
             retry_after_ms=NOT_PUBLISHED_RETRY_MS,
         )
-    principal = request[PRINCIPAL]
     (entry_bytes,) = await api.service.read_store(lambda store: store.read_entries(start=index, end=index + 1))
     if entry_kind(entry_bytes) != EVENT:
         raise NotFoundError(f"entry {index} is not an event", code="not-an-event")
@@ -185,11 +214,6 @@ async def _opened(api: Api, request: web.Request, index: int) -> OpenedEvent:
     except MalformedError as error:
         raise CorruptionError(f"entry {index} is damaged: {error.detail}", code=PAYLOAD_MISMATCH) from error
     if not may_read_events(principal, entry.member):
-        if not _is_known(principal):
-            raise AuthenticationError(
-                f"you need credentials to {Permission.READ_OWN_EVENTS.value}",
-                hint="send a member's token as `Authorization: Bearer <token>`",
-            )
         raise PermissionDeniedError(
             f"you may not read event {index}",
             hint="the log's operator sets `reads` for a member: own, or all",
@@ -226,10 +250,8 @@ def _event_json(opened: OpenedEvent) -> bytes:
 
 def _member_json(text: bytes) -> bytes:
     """`"name":value` of a text `["name",value]`. The name is a JSON string, so the comma after its closing quote parts them."""
-    end = 2
-    while text[end] != 0x22:
-        end += 2 if text[end] == 0x5C else 1
-    return text[1 : end + 1] + b":" + text[end + 2 : -1]
+    end = end_of_name(text)
+    return text[1:end] + b":" + text[end + 1 : -1]
 
 
 def _after(cursor: str) -> StreamName:
@@ -267,7 +289,7 @@ ROUTES = (
         query=EvidenceQuery,
         parameters=_INDEX,
         answers={200: ("The evidence file.", JSON, None)},
-        errors=(400, 401, 403, 404, 500, 503),
+        errors=(400, 401, 403, 404, 413, 500, 503),
     ),
     Route(
         method="GET",

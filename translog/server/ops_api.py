@@ -12,7 +12,7 @@ from prometheus_client import exposition
 from pydantic import BaseModel, Field
 
 from translog.core.wire import printable
-from translog.errors import PermissionDeniedError
+from translog.errors import PermissionDeniedError, PushbackError
 from translog.log.lifecycle import Mode
 from translog.server.api import JSON, NO_STORE, Api, Route, json_response
 from translog.server.auth import comes_from_page
@@ -97,6 +97,12 @@ async def post_clock_accept(api: Api, request: web.Request) -> web.Response:
         raise PermissionDeniedError(
             "operator actions say who acts", hint=f"send the header {OPERATOR_HEADER}: <your name>", code="no-operator"
         )
+    if api.events is not None and api.service.mode is not Mode.OPEN:
+        raise PushbackError(
+            "nothing was done: the log takes no entries now, and this could not be logged",
+            code="not-open",
+            retry_after_ms=1_000 * _NOT_READY_RETRY_S,
+        )
     operator = printable(request.headers[OPERATOR_HEADER][:_OPERATOR_CHARS_MAX])
     jump_ms = api.service.accept_clock(operator)
     if api.events is not None:
@@ -150,6 +156,6 @@ ADMIN_ROUTES = (
         handler=post_clock_accept,
         summary="Take the machine's clock, which was set, for right",
         answers={200: ("Sequencing goes on.", JSON, ClockAnswer)},
-        errors=(403,),
+        errors=(403, 503),
     ),
 )
