@@ -30,7 +30,8 @@ from translog.events.mapping import MappingError, Source
 from translog.events.normalize import normalize
 from translog.events.seal import encode_plain, seal_with_blobs
 from translog.events.sources.table import SOURCES
-from translog.log.numbering import Draft, EventAssembler
+from translog.log.drafts import Draft
+from translog.log.numbering import EventAssembler
 from translog.storage.keyspace import uid_key
 from translog.storage.leveldb import LevelDBStore
 from translog.storage.lock import DirectoryLock

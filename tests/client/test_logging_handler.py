@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from client.event_stub import EventStub, Fault
+from translog.client.blocking import SyncEventSubmitter
 from translog.client.delivery import Unsent
 from translog.client.events import EventSubmitter
 from translog.client.logging_handler import AuditHandler
@@ -251,6 +252,86 @@ def test_records_of_the_client_and_of_its_thread_make_no_events(audited: Audited
     handler.handle(logging.LogRecord("translog.clients", logging.ERROR, "f", 1, "another's", None, None))
     handler.flush()
     assert [event["message"] for event in audited.events] == ["another's"]
+
+
+def finishes(work: Callable[[], None]) -> bool:
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(timeout=4)
+    return not thread.is_alive()
+
+
+def test_what_is_logged_while_the_sender_starts_does_not_wait_for_it(audited: Audited, monkeypatch: pytest.MonkeyPatch) -> None:
+    """asyncio logs, at DEBUG, that it makes a loop; with the handler on the root logger that is a record within a record."""
+    handler = audited.handler()
+    enter = EventSubmitter.__aenter__
+    threads: list[int] = []
+
+    async def enter_and_log(log: EventSubmitter) -> EventSubmitter:
+        threads.append(threading.get_ident())
+        audited.logger.error("from the sender's thread")
+        return await enter(log)
+
+    monkeypatch.setattr(EventSubmitter, "__aenter__", enter_and_log)
+    asyncio_logger = logging.getLogger("asyncio")
+    level = asyncio_logger.level
+    asyncio_logger.setLevel(logging.DEBUG)
+    asyncio_logger.addHandler(handler)
+    try:
+        assert finishes(lambda: audited.logger.info("first"))
+    finally:
+        asyncio_logger.removeHandler(handler)
+        asyncio_logger.setLevel(level)
+    audited.logger.info("second")
+    handler.flush()
+    assert [event["message"] for event in audited.events] == ["first", "second"]
+    assert (len(threads), threads[0] != threading.get_ident(), handler.lost) == (1, True, 0)
+
+
+def test_a_start_that_fails_leaves_the_handler_usable(audited: Audited, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(log: SyncEventSubmitter) -> SyncEventSubmitter:
+        audited.logger.info("within")
+        raise OSError("no more files")
+
+    handler = audited.handler()
+    with monkeypatch.context() as patched:
+        patched.setattr(SyncEventSubmitter, "open", fail)
+        assert finishes(lambda: audited.logger.info("lost"))
+    assert (handler.lost, handler.last_error) == (1, "no more files")
+    audited.logger.info("kept")
+    handler.flush()
+    assert [event["message"] for event in audited.events] == ["kept"]
+
+
+def test_records_count_without_logging_s_thread_ids(audited: Audited, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging, "logThreads", False)
+    handler = audited.handler()
+    audited.logger.info("m")
+    handler.flush()
+    assert [event["message"] for event in audited.events] == ["m"]
+
+
+def test_a_signal_s_handler_may_log_in_the_midst_of_a_record(audited: Audited, monkeypatch: pytest.MonkeyPatch) -> None:
+    handler = audited.handler()
+    audited.logger.info("first")
+    until(lambda: handler._log is not None)
+    assert handler._log is not None
+    loop = handler._log._loop
+    assert loop is not None
+    schedule = loop.call_soon_threadsafe
+    interrupted: list[bool] = []
+
+    def interrupt(*args: Any) -> Any:
+        if not interrupted:
+            interrupted.append(True)
+            audited.logger.info("signal")
+        return schedule(*args)
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", interrupt)
+    assert finishes(lambda: audited.logger.info("second"))
+    monkeypatch.undo()
+    handler.flush()
+    assert [event["message"] for event in audited.events] == ["first", "signal", "second"]
 
 
 def test_the_sender_may_log_to_the_handler_while_it_is_closed(audited: Audited) -> None:

@@ -395,3 +395,83 @@ async def test_asgi_applications_that_say_nothing_and_other_scopes() -> None:
     assert event["resource"].startswith("/\\ud800xxx")
     assert len(event["resource"]) < 5_000
     assert not {"src_ip", "src_port", "user_agent", "parent_span_id"} & set(event)
+
+
+# What cannot be JSON
+
+
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+class Mute:
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+ODD_ACTORS = [
+    ("alice\udcff", "alice\\udcff"),
+    ({"uid": "\ud800", 3: float("nan")}, {"uid": "\\ud800", "3": "nan"}),
+    ({"uid": 10**5_000}, {"uid": hex(10**5_000)}),
+    (nested(500), None),
+    (Mute(), None),
+]
+
+
+@pytest.mark.parametrize(("actor", "expected"), ODD_ACTORS, ids=range(len(ODD_ACTORS)))
+@pytest.mark.parametrize("required", [False, True])
+async def test_no_odd_actor_loses_an_event(actor: Any, expected: Any, required: bool) -> None:
+    stub = EventStub()
+    async with audited(stub, who=lambda request: actor, required=required) as client:
+        assert (await client.get("/items/7")).status == 200
+    made = await exchange(stub, answering(200), who=lambda scope: actor, required=required)
+    assert made.status == 200
+    assert [event["outcome"] for event in events(stub)] == ["success", "success"]
+    if expected is not None:
+        assert [event["actor"] for event in events(stub)] == [expected, expected]
+    assert [("actor" in event) for event in events(stub)] == [not isinstance(actor, Mute)] * 2
+
+
+async def test_a_header_that_is_not_utf8_hides_no_request() -> None:
+    stub = EventStub()
+    async with audited(stub, who=lambda request: request.headers["X-User"]) as client:
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+        fields = b"Host: a\r\nConnection: close\r\nX-User: alice\xff\r\nUser-Agent: agent\xff\r\n"
+        writer.write(b"GET /items/7%ff HTTP/1.1\r\n" + fields + b"\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+    (event,) = events(stub)
+    assert (event["actor"], event["user_agent"]) == ("alice\\udcff", "agent\\udcff")
+
+
+HUGE: list[list[int]] = [[]] * 100_001
+"""JSON, but of more values than one event may have."""
+
+
+@pytest.mark.parametrize("required", [False, True])
+async def test_an_event_that_cannot_be_sent_whole_is_sent_reduced(required: bool, caplog: pytest.LogCaptureFixture) -> None:
+    stub = EventStub()
+    status = 503 if required else 200
+    async with audited(stub, who=lambda request: HUGE, required=required) as client:
+        assert (await client.get("/items/7", headers=PARENT)).status == status
+    assert (await exchange(stub, answering(200), who=lambda scope: HUGE, required=required)).status == status
+    for event in events(stub):
+        assert (event["outcome"], event["http"]["url"]) == ("success", "/items/7")
+        assert (event["trace_id"], event["http"]["status"], "actor" in event) == (TRACE, 200, False)
+        assert event["message"].startswith(
+            "the event of this request was reduced, since it could not be sent whole: not an event"
+        )
+    assert [event["action"] for event in events(stub)] == ["GET /items/{id}", "PUT /items/{id}"]
+    assert caplog.text.count("the event of a request was reduced") == 2
+
+
+async def test_an_event_that_cannot_be_sent_even_reduced_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    stub = EventStub()
+    async with audited(stub, limits=Limits(queue_bytes_max=50)) as client:
+        assert (await client.get("/items/7")).status == 200
+    assert "a request was not logged, the event is lost: an event of" in caplog.text
+    assert "nor could it be reduced: an event of" in caplog.text
+    assert events(stub) == []

@@ -15,6 +15,7 @@ from translog.errors import MalformedError, TooLargeError, TranslogError
 from translog.events.jsontext import (
     DEPTH_MAX,
     INTEGER_MAX,
+    ITEMS_MAX,
     Slice,
     compact,
     parse_record,
@@ -324,6 +325,51 @@ def test_brackets_in_strings_do_not_nest() -> None:
     assert raws(stream(b"[" + raw + b"," + raw + b"]")) == [raw, raw]
 
 
+@pytest.mark.parametrize("item", ["[]", "{}", "1", '"[,{"', "[1,2]"])
+@pytest.mark.parametrize("opening", ["[", '{"a":[', '{"b":"\\\\","a":["\\"",'])
+def test_items_are_bounded(opening: str, item: str) -> None:
+    """Brackets and commas in strings are none; the record is kept, and so are those around it."""
+    shape = json.loads(f"{opening}1]{'}' if opening[0] == '{' else ''}")
+    before = opening.count(",") + opening.count("[") + opening.count("{")
+    each = 1 + (item[0] in "[{") + (item == "[1,2]")  # its comma and what is in it
+    most = (ITEMS_MAX + 1 - before) // each
+    for count, error in ((most, ""), (most + 2, "more than 100000 items")):
+        raw = (opening + ",".join([item] * count) + "]" + "}" * (type(shape) is dict)).encode()
+        assert parse_record(raw) == Slice(raw, None if error else json.loads(raw), error)
+        for slices in (lines(b"1\n" + raw + b"\n2"), stream(b"[1," + raw + b",2]"), listed(b'{"Records":[1,' + raw + b",2]}")):
+            assert raws(slices) == [b"1", raw, b"2"]
+            assert [part.error for part in slices] == ["", error, ""]
+
+
+def test_a_body_of_more_members_than_items_is_one_record() -> None:
+    members = [f'"{number}":1'.encode() for number in range(ITEMS_MAX)]
+    whole = b'{"Records":[1,2],' + b",".join(members[:-1]) + b"}"
+    assert raws(listed(whole)) == [b"1", b"2"]
+    larger = b'{"Records":[1,2],' + b",".join(members) + b"}"
+    assert listed(larger) == [Slice(larger, None, "more than 100000 items")]
+
+
+@pytest.mark.parametrize("item", [b"12.5e+10", b"-1", b"true", b'{"a":[1,"]"]}', b'"\\"]"', b"\xc3\xa9".join([b'"', b'"'])])
+@pytest.mark.parametrize("error", [b"", b"nul,"])
+def test_long_bodies_are_cut_as_short_ones_wherever_a_record_lies(item: bytes, error: bytes) -> None:
+    count = 5 * ITEMS_MAX // (len(item) + 1)
+    for spaces in range(len(item) + 1):
+        body = b"[" + b" " * spaces + b",".join([item] * count) + b"," + error + b"0]"
+        slices = split_stream(body, records_max=count + 2)
+        assert {part.raw for part in slices[:count]} == {item}
+        assert len(slices) == count + 1 + bool(error)
+        assert [part.error for part in slices if part.error] == ["not JSON"] * bool(error)
+        assert slices[0].value == slices[count - 1].value == json.loads(item)
+
+
+def test_records_longer_than_the_window_are_parsed_whole() -> None:
+    long = [b'["%s"]' % (b"x" * size) for size in (4 * ITEMS_MAX - 5, 4 * ITEMS_MAX - 4, 4 * ITEMS_MAX - 3, 9 * ITEMS_MAX)]
+    parts = [part for raw in long for part in (raw, b"1", b'{"a":1}')]
+    slices = stream(b"[" + b",".join(parts) + b"]")
+    assert raws(slices) == parts
+    assert values(slices) == [json.loads(raw) for raw in parts]
+
+
 # --- whatever the input -----------------------------------------------------------------------------------------------------
 
 json_values = st.recursive(
@@ -426,6 +472,12 @@ HOSTILE = {
     "open brackets with spaces": b"[ " * (MEGABYTES // 2),
     "objects in objects": b'{"a":' * (MEGABYTES // 5),
     "arrays of strings": b'[""' * (MEGABYTES // 3),
+    "brackets and spaces behind": b"[" + b"[]," * DEPTH_MAX + b"[]]" + b" " * MEGABYTES,
+    "an open bracket and letters": b"[{" + b"a" * MEGABYTES,
+    "brackets within a string": b'"' + b"[{" * (MEGABYTES // 2) + b'"',
+    "empty arrays": b'{"a":[' + b"[]," * (MEGABYTES // 3) + b"[]]}",
+    "arrays of empty arrays": b'{"a":[' + b"[[]]," * (MEGABYTES // 5) + b"[]]}",
+    "commas and half a string": b'["' + b'\\",' * (MEGABYTES // 3),
     "quotes": b'"' * MEGABYTES,
     "escaped quotes": b'["' + b'\\"' * (MEGABYTES // 2),
     "escaped quotes and half an escape": b'["' + b'\\"' * (MEGABYTES // 2) + b"\\",

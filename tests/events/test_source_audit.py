@@ -26,7 +26,7 @@ from translog.events.sources.audit import (
     integrity_hash,
     record_id,
 )
-from translog.events.sources.otlp import AUDIT
+from translog.events.sources.audit import AUDIT
 
 
 def slice_of(record: Any) -> Slice:

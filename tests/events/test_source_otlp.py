@@ -2,30 +2,30 @@
 
 import json
 import math
+import time
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from google.protobuf.json_format import MessageToDict, MessageToJson, ParseDict
+from google.protobuf.json_format import MessageToJson, ParseDict
 from google.protobuf.message import DecodeError
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from events.mutants import JSON_VALUES, RECORDS_MAX, TEXTS, mutated, take
 from translog.errors import MalformedError, TooLargeError
-from translog.events.jsontext import Slice
+from translog.events.jsontext import AROUND_MAX, Slice
 from translog.events.sources.otlp import (
     JSON,
     OTLP,
     PROTOBUF,
-    encode_partial_success,
     encode_status,
     severity,
     split_logs,
@@ -389,18 +389,47 @@ def test_empty_requests_are_good_ones_and_full_ones_are_not() -> None:
             split_logs(body, headers, 2)
 
 
+@pytest.mark.parametrize(
+    ("around", "headers"),
+    [
+        (lambda count: b"\x0a\x00" * count, AS_PROTOBUF),
+        (lambda count: b"\x18\x00" * count, AS_PROTOBUF),
+        (lambda count: field(1, b"\x12\x00" * (count - 1)), AS_PROTOBUF),
+        (lambda count: field(1, b"\x0a\x00" * (count - 1)), AS_PROTOBUF),
+        (lambda count: b'{"resourceLogs":[' + b",".join([b"{}"] * (count - 2)) + b"]}", AS_JSON),
+        (lambda count: b'{"resourceLogs":[{"scopeLogs":[' + b",".join([b"{}"] * (count - 4)) + b"]}]}", AS_JSON),
+        (lambda count: b"{" + b",".join(b'"%d":1' % n for n in range(count - 1)) + b"}", AS_JSON),
+    ],
+)
+def test_what_is_around_records_is_bounded(around: Callable[[int], bytes], headers: dict[str, str]) -> None:
+    """Empty messages cost a byte or two each, and less when compressed."""
+    assert split_logs(around(AROUND_MAX + 10 * RECORDS_MAX), headers, RECORDS_MAX) == []
+    with pytest.raises(TooLargeError) as caught:
+        split_logs(around(AROUND_MAX + 10 * RECORDS_MAX + 1), headers, RECORDS_MAX)
+    assert caught.value.code == "too-many-entries"
+
+
+def test_a_resource_in_many_pieces_takes_time_in_proportion() -> None:
+    """Copied with each piece, the long one would be copied 50,000 times."""
+    attributes = Resource(attributes=[KeyValue(key="long", value=AnyValue(string_value="x" * 1_000_000))])
+    pieces = field(1, b"\x10\x07") * 50_000 + field(2, field(2, LogRecord(flags=1).SerializeToString()))
+    times = []
+    for first in (b"", field(1, attributes.SerializeToString())):
+        begin = time.process_time()
+        (record,) = split_protobuf(field(1, first + pieces), 1)
+        times.append(time.process_time() - begin)
+    assert record.context["resource"]["droppedAttributesCount"] == 7
+    assert len(record.context["resource"]["attributes"][0]["value"]["stringValue"]) == 1_000_000
+    assert times[1] < 5 * max(times[0], 0.05)
+
+
 def test_severity_numbers() -> None:
     assert [severity(number) for number in (0, 1, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, None)] == [
         *(None, 1, 1, 1, 1, 3, 3, 4, 4, 6, 6, None, None)
     ]
 
 
-def test_answers_are_what_the_library_reads() -> None:
-    for rejected, message in ((0, ""), (3, "over the limit"), (0, "careful")):
-        response = ExportLogsServiceResponse.FromString(encode_partial_success(rejected, message, PROTOBUF))
-        assert response.HasField("partial_success") is bool(rejected or message)
-        assert (response.partial_success.rejected_log_records, response.partial_success.error_message) == (rejected, message)
-        assert json.loads(encode_partial_success(rejected, message, JSON)) == MessageToDict(response)
+def test_errors_are_what_the_library_reads() -> None:
     for code, message in ((0, ""), (3, "bad request"), (16, "é" * 200)):
         status = Status.FromString(encode_status(code, message, PROTOBUF))
         assert (status.code, status.message, len(status.details)) == (code, message, 0)

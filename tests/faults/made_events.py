@@ -21,10 +21,11 @@ from translog.core.merkle import EMPTY_ROOT
 from translog.core.tile import tiles_of
 from translog.events.cipher import BLOB, seal_record
 from translog.events.seal import encode_plain, seal, take_blobs
+from translog.log.drafts import Draft, Note, Outcome
 from translog.log.events import OpenedEvent, open_event
 from translog.log.head import HeadFile
 from translog.log.keyfiles import DEDUP_KEY_FILE, KEK_FILE, LOG_KEY_FILES, create_event_keys, read_secret, write_skey
-from translog.log.numbering import Draft, EventAssembler, Note, Outcome
+from translog.log.numbering import EventAssembler
 from translog.log.vault import FileKeyWrapper, Vault
 from translog.storage import keyspace
 from translog.storage.leveldb import LevelDBStore

@@ -42,9 +42,9 @@ from translog.errors import ConflictError, HeldError, PushbackError, StorageErro
 from translog.events.jsontext import compact, parse_record
 from translog.events.seal import seal
 from translog.events.sources.table import SOURCES
+from translog.log.drafts import Draft, Placed
 from translog.log.events import open_event
 from translog.log.lifecycle import LogService, Mode
-from translog.log.numbering import Draft, Placed
 from translog.log.vault import FileKeyWrapper, Vault
 from translog.server.intake import Intake, Taken
 from translog.storage.memory import MemoryDisk, MemoryStore

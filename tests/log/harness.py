@@ -22,10 +22,11 @@ from translog.core.policy import parse_policy
 from translog.core.tile import Tile
 from translog.errors import StorageError
 from translog.events.entry import Numbered, entry_kind, parse_entry
+from translog.log.drafts import Draft, Note
 from translog.log.head import SLOT_BYTES, Head, HeadFile, encode_slot
 from translog.log.lifecycle import LogService, Mode
 from translog.log.metrics import LogMetrics
-from translog.log.numbering import Assembled, Draft, EventAssembler, Note
+from translog.log.numbering import Assembled, EventAssembler
 from translog.log.settings import LogSettings
 from translog.storage.memory import MemoryDisk, MemoryStore
 from translog.storage.store import (

@@ -35,9 +35,9 @@ from log.test_backup import Stopped, failing, quiet, snapshot
 from translog.core.tile import bundles_of
 from translog.errors import CorruptionError, SettingsError, StorageError
 from translog.log.backup import Copied, back_up
+from translog.log.drafts import Conflict, Draft, Note, Placed
 from translog.log.fsck import Checker, Report
 from translog.log.keystore import copy_vault, open_keys, read_key_ids, require_apart
-from translog.log.numbering import Conflict, Draft, Note, Placed
 from translog.log.vault import KEYS_FILE, Vault
 from translog.maintenance import Restored, backup_log, check_log, restore_log
 from translog.storage import keyspace

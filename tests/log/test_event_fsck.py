@@ -21,8 +21,9 @@ from translog.events.cipher import RECORD_VERSION, open_record, seal_record
 from translog.events.entry import EventEntry, Numbered, format_entry, parse_entry
 from translog.events.seal import Field, decode_plain, encode_plain
 from translog.log import fsck as fsck_module
+from translog.log import payloads as payloads_module
+from translog.log.drafts import Draft, Note
 from translog.log.fsck import Checker, Report
-from translog.log.numbering import Draft, Note
 from translog.log.payloads import FindKey
 from translog.maintenance import check_log
 from translog.storage import keyspace
@@ -324,6 +325,14 @@ def test_rows_beside_an_entry_that_is_no_event_are_named(made: MadeEvents, rows:
         "payload 4: is there, and the entry is no event",
         "blob 0 of payload 7: is there, and should not be",
     ]
+
+
+def test_long_headers_are_not_kept(made: MadeEvents, rows: dict[bytes, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    for bytes_max, kept in ((4_096, True), (0, False)):
+        monkeypatch.setattr(payloads_module, "_KEPT_HEADER_BYTES_MAX", bytes_max)
+        payloads_module._kept_header.cache_clear()
+        assert check_rows(rows, made).good["payloads"] == 7
+        assert bool(payloads_module._kept_header.cache_info().currsize) is kept
 
 
 def test_many_alike_are_named_as_one(made: MadeEvents, rows: dict[bytes, bytes]) -> None:

@@ -14,9 +14,9 @@ from translog.errors import CorruptionError, HeldError, NotFoundError, StorageEr
 from translog.events.cipher import BLOB, seal_record
 from translog.events.entry import Numbered, StreamCheckpoint, format_stream_checkpoint
 from translog.events.seal import Field, Payload, Sealed, encode_plain, find_blobs, seal, take_blobs
+from translog.log.drafts import Draft, Note
 from translog.log.events import Content, EventStore, OpenedEvent, open_event
 from translog.log.lifecycle import Mode
-from translog.log.numbering import Draft, Note
 from translog.log.vault import FileKeyWrapper, Vault
 from translog.storage.memory import MemoryDisk, MemoryStore
 from translog.storage.store import PayloadRow, StreamName

@@ -19,16 +19,8 @@ from log.harness import NumberedLog, derive_rows
 from translog.core.tile import ENTRY_BYTES_MAX
 from translog.errors import ConflictError, CorruptionError, MalformedError, StorageError, TooLargeError, WrongNumberError
 from translog.events.entry import EventEntry, Numbered, StreamCheckpoint, format_entry, format_stream_checkpoint, parse_entry
-from translog.log.numbering import (
-    Assembled,
-    Conflict,
-    Draft,
-    Note,
-    OpaqueAssembler,
-    Outcome,
-    Placed,
-    require_items,
-)
+from translog.log.drafts import Conflict, Draft, Note, Outcome, Placed, require_items
+from translog.log.numbering import Assembled, OpaqueAssembler
 from translog.storage import keyspace
 from translog.storage.memory import Fault
 from translog.storage.store import EventRows, PayloadRow, StreamName
@@ -374,7 +366,7 @@ class TestAllOrNothing:
 class TestStreamsAreBounded:
     def test_one_stream_too_many_is_refused_and_those_that_there_are_go_on(self) -> None:
         log = NumberedLog(streams_max=3)
-        names = [StreamName("acme", f"s{number}") for number in range(4)]
+        names = [StreamName(f"m{number}", "s") for number in range(4)]
         first, second, third, fourth = (by_id(None, stream=name) for name in names)
         assert outcomes(log.commit([first, second])) == (placed(0, 0), placed(1, 0))
         assert refusal(log.commit([first, third, fourth])).code == "too-many-streams"
@@ -388,6 +380,95 @@ class TestStreamsAreBounded:
         assert isinstance(assembled.results[0], ConflictError)
         assert assembled.counts == [0, 1]
         check(log)
+
+    @pytest.mark.parametrize(("streams_max", "share"), [(1, 1), (3, 1), (4, 1), (5, 2), (8, 2), (9, 3)])
+    def test_a_member_has_a_quarter_and_the_others_begin_theirs(self, streams_max: int, share: int) -> None:
+        log = NumberedLog(streams_max=streams_max)
+        mine = [by_id(None, stream=StreamName("acme", f"s{number}")) for number in range(share + 1)]
+        assert refusal(log.commit(mine)).code == "too-many-streams"
+        assert log.edge.size == 0
+        for number in range(share):
+            log.commit(mine[number : number + 1])
+        for again_opened in (False, True):
+            if again_opened:
+                log.open()
+            error = refusal(log.commit([mine[-1]]))
+            assert (error.code, f"may have {share} streams" in error.detail) == ("too-many-streams", streams_max > 1)
+            assert outcomes(log.commit(mine[:-1]))
+        others = log.commit(*([by_id(None, stream=StreamName(f"m{number}", "s"))] for number in range(streams_max)))
+        assert [isinstance(result, ConflictError) for result in others.results] == [False] * (streams_max - share) + [
+            True
+        ] * share
+        check(log)
+
+    def test_who_is_everybody_has_no_share_and_the_log_itself_no_limit(self) -> None:
+        log = NumberedLog(streams_max=5)
+        everybody = [by_id(None, stream=StreamName("local", f"s{number}")) for number in range(6)]
+        assert outcomes(log.commit(everybody[:5]))
+        assert refusal(log.commit(everybody[5:])).code == "too-many-streams"
+        assert outcomes(log.commit([by_id(None, stream=StreamName("log", "admin"))])) == (placed(5, 0),)
+        check(log)
+
+    def test_what_was_refused_is_not_counted(self) -> None:
+        log = NumberedLog(streams_max=4)
+        first, second = by_number(0, stream=StreamName("acme", "a")), by_number(0, stream=StreamName("acme", "b"))
+        for _ in range(3):
+            assert refusal(log.commit([first, by_number(2, stream=StreamName("acme", "a"))])).code == "wrong-number"
+        assembled = log.commit([first], [by_number(1, stream=first.stream), by_number(7, stream=first.stream)], [second])
+        assert [isinstance(result, ConflictError) for result in assembled.results] == [False, True, True]
+        assert refusal(log.commit([second])).code == "too-many-streams"
+        check(log)
+
+
+class TestNotesOfAStream:
+    @staticmethod
+    def of(size: int, stream: StreamName = AGENT) -> Note:
+        return replace(CHECKPOINT, stream=stream, size=size)
+
+    def test_one_that_is_not_larger_is_a_duplicate_of_the_last(self, log: NumberedLog) -> None:
+        first = log.commit([by_number(0), self.of(1)], [by_number(0), self.of(1)])
+        assert first.results[1] == (placed(0, 0, duplicate=True), again(1))
+        assert outcomes(log.commit([by_number(0), self.of(1)])) == (placed(0, 0, duplicate=True), again(1))
+        assert outcomes(log.commit([by_number(1), self.of(2), self.of(2)])) == (placed(2, 1), placed(3), again(3))
+        assert outcomes(log.commit([self.of(1)])) == (again(3),)
+        assert outcomes(log.commit([self.of(1, ACME)])) == (placed(4),)
+        check(log)
+
+    def test_after_a_start_it_is_logged_once_more(self, log: NumberedLog) -> None:
+        log.commit([by_number(0), self.of(1)])
+        log.open()
+        assert [outcomes(log.commit([by_number(0), self.of(1)]))[1] for _ in range(2)] == [placed(2), again(2)]
+        check(log)
+
+    def test_one_of_a_refused_submission_was_not_logged(self, log: NumberedLog) -> None:
+        results = log.commit([by_number(0), self.of(1), by_number(5)], [by_number(0)], [self.of(1)]).results
+        assert isinstance(results[0], ConflictError)
+        assert results[1:] == [(placed(0, 0),), (placed(1),)]
+        check(log)
+
+
+class TestWhole:
+    @pytest.mark.parametrize("how", ["stored", "in an earlier submission", "in the same"])
+    def test_a_conflict_refuses_the_whole_submission(self, log: NumberedLog, how: str) -> None:
+        first = by_id("1")
+        whole = [replace(draft, whole=True) for draft in (by_id("0"), by_id("1", "else"), by_id("2"))]
+        if how == "stored":
+            log.commit([first])
+            result = log.commit(whole).results[-1]
+        elif how == "in an earlier submission":
+            result = log.commit([first], whole).results[-1]
+        else:
+            result = log.commit([first, *whole]).results[-1]
+        assert isinstance(result, ConflictError)
+        assert result.code == "id-conflict"
+        assert log.edge.size == (0 if how == "in the same" else 1)
+        assert outcomes(log.commit([whole[0], whole[2], whole[0]]))
+        check(log)
+
+    def test_what_is_known_with_the_same_content_is_no_conflict(self, log: NumberedLog) -> None:
+        log.commit([by_id("1")], [by_id("1", "else", conflicts_with=0)])
+        known = [replace(draft, whole=True) for draft in (by_id("1"), by_id("1", "else"), by_id("2"))]
+        assert outcomes(log.commit(known)) == (again(0), again(1), placed(2, 2))
 
 
 class TestWhatCannotBeKept:

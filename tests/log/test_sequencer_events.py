@@ -22,8 +22,8 @@ from translog.errors import (
     TranslogError,
 )
 from translog.events.entry import parse_entry
+from translog.log.drafts import Conflict, Draft, Note, Placed
 from translog.log.lifecycle import LogService, Mode
-from translog.log.numbering import Conflict, Draft, Note, Placed
 from translog.log.pool import Sequenced
 from translog.storage import keyspace
 from translog.storage.leveldb import LevelDBStore

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import rfc8785
+from google.protobuf.json_format import Parse
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from translog.errors import StorageError
@@ -233,6 +234,57 @@ async def test_at_once_the_same_is_one_and_of_two_contents_one_is_refused(log: R
     assert len(await entries(log)) == 2
 
 
+async def test_of_two_batches_at_once_that_share_an_id_one_is_logged_and_the_other_not_at_all(log: Running) -> None:
+    for n in range(10):
+        answers = await asyncio.gather(
+            post(log, audit_record(f"a{n}"), audit_record(f"both{n}")),
+            post(log, audit_record(f"b{n}"), audit_record(f"both{n}", audit_actor_id="bob")),
+        )
+        assert sorted(answer.status for answer in answers) == [200, 409]
+        (refused,) = [answer for answer in answers if answer.status == 409]
+        assert sorted(statuses(refused).values()) == ["failed_internal", "rejected_conflict"]
+        assert statuses(refused)[f"both{n}"] == "rejected_conflict"
+        assert len(await entries(log)) == 2 * (n + 1)
+
+
+async def test_how_a_record_is_written_does_not_make_it_another(log: Running) -> None:
+    one = audit_record("a")
+    spaced, turned = json.dumps(one, indent=1), json.dumps(dict(reversed(one.items())), separators=(",", ":"))
+    numbers = json.dumps(one | {"timeUnixNano": int(TIME), "severityNumber": 0})
+    body = '{"resourceLogs":[{"scopeLogs":[{"logRecords":[%s]}]}]}'
+    first = (await log.post(AUDIT, (body % f"{spaced},{turned}").encode(), JSON)).require_ok().json
+    for text in (spaced, turned, numbers):
+        again = (await log.post(AUDIT, (body % text).encode(), JSON)).require_ok().json
+        assert again["record_status_map"] == first["record_status_map"]
+    request = ExportLogsServiceRequest()
+    Parse(numbers, request.resource_logs.add().scope_logs.add().log_records.add())
+    again = (await log.post(AUDIT, request.SerializeToString(), PROTOBUF)).require_ok().json
+    assert again["record_status_map"] == first["record_status_map"]
+    assert len(await entries(log)) == 1
+
+
+async def test_of_another_resource_a_record_is_another(log: Running) -> None:
+    def of(*resources: str) -> bytes:
+        return dumps(
+            {
+                "resourceLogs": [
+                    {
+                        "resource": {"attributes": [{"key": "service.name", "value": {"stringValue": name}}]},
+                        "scopeLogs": [{"logRecords": [audit_record("a")]}],
+                    }
+                    for name in resources
+                ]
+            }
+        )
+
+    assert (await log.post(AUDIT, of("one", "two"), JSON)).status == 400
+    assert await entries(log) == []
+    for _ in range(2):
+        (await log.post(AUDIT, of("one", "one"), JSON)).require_ok()
+    assert statuses(await log.post(AUDIT, of("two"), JSON)) == {"a": "rejected_conflict"}
+    assert len(await entries(log)) == 1
+
+
 async def test_store_trouble_is_503(log: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise StorageError("no space left on /secret/path")
@@ -272,6 +324,8 @@ async def test_a_large_batch_stops_nobody(log: Running, monkeypatch: pytest.Monk
         return identify(self, stream, *args)
 
     monkeypatch.setattr(Intake, "_identify", tell)
-    (await post(log, *(audit_record(str(n)) for n in range(200)))).require_ok()
+    (await post(log, audit_record("199"))).require_ok()
+    answer = await post(log, *(audit_record(str(n), audit_actor_id="bob") for n in range(200)))
+    assert (answer.status, statuses(answer)["199"]) == (409, "rejected_conflict")
     assert len(threads) == 200
     assert threading.get_ident() not in threads

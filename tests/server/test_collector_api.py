@@ -108,7 +108,7 @@ async def test_refusals_in_the_collectors_own_words(serve: Serve) -> None:
 
         require_told(await post(body), 401, 2)
         require_told(await post(body, **by("mute")), 403, 4)
-        require_told(await post(body, Translog_Stream="another", **by("acme")), 403, 4)
+        require_told(await post(body, Translog_Stream="another", **by("acme")), 403, 7)
         require_told(await post(body, Translog_Stream="no name", **by("acme")), 400, 6)
         require_told(await post((body + b"\n") * 3, **by("acme")), 413, 6)
         require_told(await post(gzip.compress(bytes(10**6)), Content_Encoding="gzip", **by("acme")), 413, 6)

@@ -15,7 +15,10 @@ from translog.core.keys import KeyType, SKey
 from translog.core.note import sign_note
 from translog.core.wire import encode_base64
 from translog.events.entry import parse_stream_checkpoint
+from translog.log import streamtree
 from translog.log.access import Mode
+from translog.log.streamtree import _stored_root
+from translog.storage.leveldb import LevelDBStore
 from translog.storage.store import Profile
 
 from .conftest import Serve
@@ -104,6 +107,86 @@ async def test_a_batch_sent_again_logs_its_checkpoint_once(log: Running) -> None
         answer = (await post(log, 0, roots, note(roots))).require_ok().json
     assert [result["duplicate"] for result in answer["results"]] == [True] * 3
     assert await checkpoints(log) == [note(roots)]
+
+
+async def test_a_right_one_that_comes_late_is_logged_and_a_wrong_one_refused(log: Running) -> None:
+    roots = some_roots(5)
+    (await post(log, 0, roots[:3])).require_ok()
+    (await post(log, 3, roots[3:])).require_ok()
+    (await post(log, 0, roots[:3], note(some_roots(3)))).problem(422, "stream-mismatch")
+    (await post(log, 3, roots[3:], note(some_roots(5)))).problem(422, "stream-mismatch")
+    assert await checkpoints(log) == []
+    for first_seq, until in ((0, 3), (1, 5), (3, 5)):
+        answer = (await post(log, first_seq, roots[first_seq:until], note(roots[:until]))).require_ok().json
+        assert all(result["duplicate"] for result in answer["results"])
+    assert await checkpoints(log) == [note(roots[:3]), note(roots)]
+    (await post(log, 0, roots, note(some_roots(5)))).problem(422, "stream-mismatch")
+
+
+async def test_of_a_batch_that_is_sent_many_times_at_once_the_checkpoint_is_logged_once(log: Running) -> None:
+    roots = some_roots(3)
+    answers = await asyncio.gather(*(post(log, 0, roots, note(roots)) for _ in range(8)))
+    assert [answer.status for answer in answers] == [200] * 8
+    assert await checkpoints(log) == [note(roots)]
+
+
+async def test_after_a_restart_one_sent_again_is_logged_once_more_at_most(log: Running, serve: Serve) -> None:
+    roots = some_roots(3)
+    (await post(log, 0, roots, note(roots))).require_ok()
+    await log.server.stop()
+    again = await serve(directory=log.directory, members=(member("acme", stream_vkeys=(str(KEY.vkey),)),))
+    for _ in range(3):
+        (await post(again, 0, roots, note(roots))).require_ok()
+    assert await checkpoints(again) == [note(roots)] * 2
+
+
+async def test_what_many_ask_for_at_once_after_a_restart_is_computed_once(
+    log: Running, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roots = some_roots(200)
+    (await post(log, 0, roots[:-1])).require_ok()
+    await log.server.stop()
+    again = await serve(directory=log.directory, members=(member("acme", stream_vkeys=(str(KEY.vkey),)),))
+    read: list[int] = []
+
+    def tell(reader: Any, stream: Any, seq: int) -> bytes:
+        read.append(seq)
+        return _stored_root(reader, stream, seq)
+
+    monkeypatch.setattr(streamtree, "_stored_root", tell)
+    answers = await asyncio.gather(*(post(again, 199, roots[-1:], note(roots)) for _ in range(4)))
+    assert [answer.status for answer in answers] == [200] * 4
+    assert [read.count(seq) for seq in range(199)] == [1] * 199
+    assert len(await checkpoints(again)) == 1
+
+
+async def test_an_older_one_does_not_make_the_next_one_dearer(log: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    roots = some_roots(50)
+    (await post(log, 0, roots[:10], note(roots[:10]))).require_ok()
+    (await post(log, 10, roots[10:40])).require_ok()
+    (await post(log, 40, roots[40:], note(roots))).require_ok()
+    (await post(log, 40, roots[40:], note(roots))).require_ok()
+    (await post(log, 0, roots[:10], note(roots[:10]))).require_ok()
+    read: list[int] = []
+
+    def tell(reader: Any, stream: Any, seq: int) -> bytes:
+        read.append(seq)
+        return _stored_root(reader, stream, seq)
+
+    monkeypatch.setattr(streamtree, "_stored_root", tell)
+    (await post(log, 40, roots[40:], note(roots))).require_ok()
+    assert read == []
+
+
+async def test_of_other_streams_nothing_is_read(log: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_streams(_: LevelDBStore) -> Any:
+        raise AssertionError("all streams were read")
+
+    monkeypatch.setattr(LevelDBStore, "read_streams", read_streams)
+    roots = some_roots(5)
+    (await post(log, 0, roots[:2], note(roots[:2]))).require_ok()
+    (await post(log, 1, roots[1:], note(roots))).require_ok()
+    (await post(log, 0, roots[:4], note(roots[:4]))).require_ok()
 
 
 async def test_a_batch_of_which_the_beginning_is_known_has_its_checkpoint_logged(log: Running) -> None:

@@ -26,7 +26,7 @@ class SyncEventSubmitter:
     def __init__(self, url: str, **options: Any) -> None:
         """Raises MalformedError."""
         self._log = EventSubmitter(url, **options)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the handler of a signal, or a finalizer, may post in the midst of a post
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._closed = False

@@ -7,23 +7,23 @@
 
 Close the handler (or call logging.shutdown) before the program ends: at the interpreter's own end names cannot be looked up.
 Rules: nothing is raised into the application, and no call waits longer than `block_ms`; what does not fit the queue, or cannot
-be sent, is counted in `lost` and told to `logging`'s own handleError or to `on_unsent`; records of this client, and of its
-thread, are ignored, since each would make another. The sender is started by the first record, in each process anew, so a
+be sent, is counted in `lost` and told to handleError or to `on_unsent`; records of this client, of its thread, and of the start
+of that thread are ignored, since each would make another. The first record starts the sender, in each process anew, so a
 handler set up before a fork works in the children; the parent's records stay the parent's.
 """
 
 import logging
-import math
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from translog.client.blocking import SyncEventSubmitter
 from translog.client.delivery import Unsent
 from translog.client.events import CLOSE_TIMEOUT_MS
+from translog.client.plain import clip, plain
 from translog.client.trace import current
 
 FIELDS = (
@@ -38,9 +38,6 @@ _SEVERITIES = (
     (logging.INFO, "informational"),
 )
 UNSENT_MAX = 10_000
-_TEXT_CHARS_MAX = 64 * 1024
-"""Of a message or an exception's text."""
-_DEPTH_MAX = 16
 _OWN = "translog.client"
 _inherited: list[SyncEventSubmitter] = []
 """Senders of a parent process: kept, since closing them here would disturb what they share with the parent."""
@@ -78,10 +75,12 @@ class AuditHandler(logging.Handler):
     def _start(self) -> None:
         self._pid = os.getpid()
         self._log: SyncEventSubmitter | None = None
+        self._opening: SyncEventSubmitter | None = None
+        self._opener_id: int | None = None
         self._thread_id: int | None = None
         self._closed = False
         self._starting = threading.Lock()
-        self._counting = threading.Lock()
+        self._counting = threading.RLock()  # a signal's handler may log in the midst
         self._unsent: list[Unsent] = []
         self.lost = 0
         self.last_error = ""
@@ -95,9 +94,9 @@ class AuditHandler(logging.Handler):
         """Queues the record's event. Never raises."""
         try:
             if os.getpid() != self._pid:
-                _inherited.extend([] if self._log is None else [self._log])
+                _inherited.extend(log for log in (self._log, self._opening) if log is not None)
                 self._start()
-            if record.name == _OWN or record.name.startswith(f"{_OWN}.") or record.thread == self._thread_id:
+            if self._is_ignored(record):
                 return
             self._sender().post(self.event_of(record), wait_ms=self._block_ms)
         except Exception as error:
@@ -107,11 +106,33 @@ class AuditHandler(logging.Handler):
     def _sender(self) -> SyncEventSubmitter:
         with self._starting:
             if self._log is None and not self._closed:
-                self._log = SyncEventSubmitter(self._url, **self._options).open()
-                self._thread_id = self._log.thread_id
+                self._log = self._open()
             if self._log is None:
                 raise RuntimeError("the audit handler is closed")
             return self._log
+
+    def _open(self) -> SyncEventSubmitter:
+        """Starts the sender. Its thread and this one may log meanwhile (asyncio does), and must not wait for `_starting`."""
+        self._opening = SyncEventSubmitter(self._url, **self._options)
+        self._opener_id = threading.get_ident()
+        try:
+            log = self._opening.open()
+            self._thread_id = log.thread_id
+            return log
+        finally:
+            self._opener_id = self._opening = None
+
+    def _is_ignored(self, record: logging.LogRecord) -> bool:
+        """Whether the record is this client's own doing. Takes no lock. `record.thread` is another than this thread where a
+        queue is between, and None where `logging.logThreads` is off."""
+        if record.name == _OWN or record.name.startswith(f"{_OWN}."):
+            return True
+        here = threading.get_ident()
+        if here == self._opener_id:
+            return True
+        opening = self._opening
+        sender_id = self._thread_id if opening is None else opening.thread_id
+        return sender_id is not None and sender_id in (here, record.thread)
 
     def event_of(self, record: logging.LogRecord) -> dict[str, Any]:
         """The event of a record, in the short form. Its action, where `extra` gives none, is the logger's name."""
@@ -119,12 +140,12 @@ class AuditHandler(logging.Handler):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "action": record.name,
             "severity": next((name for level, name in _SEVERITIES if record.levelno >= level), "debug"),
-            "message": _clip(record.getMessage()),
+            "message": clip(record.getMessage()),
         }
         trace = current.get()
         if trace is not None:
             event |= {"trace_id": trace.trace_id, "span_id": trace.span_id}
-        event |= {name: _plain(value) for name in FIELDS if (value := record.__dict__.get(name)) is not None}
+        event |= {name: plain(value) for name in FIELDS if (value := record.__dict__.get(name)) is not None}
         if "id" in event:
             event["id"] = str(event["id"])
         context = event.get("context", {})
@@ -138,7 +159,7 @@ class AuditHandler(logging.Handler):
         if record.exc_info or record.exc_text:
             formatter = self.formatter or logging.Formatter()
             text = record.exc_text or (formatter.formatException(record.exc_info) if record.exc_info else "")
-            event["context"]["exception"] = _clip(text)
+            event["context"]["exception"] = clip(text)
             event.setdefault("outcome", "failure")
         return event
 
@@ -175,22 +196,3 @@ class AuditHandler(logging.Handler):
             self._on_unsent(unsent)
         elif len(self._unsent) < UNSENT_MAX:
             self._unsent.append(unsent)
-
-
-def _plain(value: Any, depth: int = 0) -> Any:
-    """The value as JSON: what JSON has no type for as text, since a record must not be lost for an odd object in it."""
-    if value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, float) and math.isfinite(value):
-        return value
-    if depth < _DEPTH_MAX and isinstance(value, Mapping):
-        return {_clip(str(name)): _plain(item, depth + 1) for name, item in value.items()}
-    if depth < _DEPTH_MAX and isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item, depth + 1) for item in value]
-    return _clip(str(value))
-
-
-def _clip(text: str) -> str:
-    """Fit for JSON, of bounded length; what is cut off is said."""
-    clipped = text if len(text) <= _TEXT_CHARS_MAX else f"{text[:_TEXT_CHARS_MAX]}… ({len(text) - _TEXT_CHARS_MAX} more)"
-    return clipped.encode("utf-8", "backslashreplace").decode()

@@ -3,10 +3,11 @@
     app = web.Application(middlewares=[audit_middleware(log, who=lambda request: request.get("user"))])
     app = AuditASGI(app, log, who=lambda scope: scope.get("user"))
 
-Rules: the path is logged without its query, which may hold secrets; the actor is who `who` says, or missing; a failing log
-never fails a request (give the submitter an `on_unsent`), unless `required`: then the response waits for the log to have the
-event, and is 503 where it does not. The request was carried out by then all the same: `required` shows nothing unlogged, it
-does not undo it. Addresses are those of the connection: forwarding headers are not believed.
+Rules: the path is logged without its query, which may hold secrets; the actor is who `who` says, or missing; an event that
+cannot be sent whole is sent reduced, and says so; a failing log never fails a request (give the submitter an `on_unsent`),
+unless `required`: then the response waits for the log to have the whole event, and is 503 where it does not. The request was
+carried out by then all the same: `required` shows nothing unlogged, it does not undo it. Addresses are those of the
+connection: forwarding headers are not believed.
 """
 
 import asyncio
@@ -21,8 +22,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from translog.client.events import EventSubmitter
+from translog.client.plain import clip, plain
 from translog.client.trace import TraceContext, continue_trace, current, outgoing_headers
-from translog.errors import TranslogError
+from translog.errors import MalformedError, TooLargeError, TranslogError
 
 Event = dict[str, Any]
 Scope = MutableMapping[str, Any]
@@ -33,6 +35,12 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 REQUIRED_TIMEOUT_MS = 10_000
 _TEXT_CHARS_MAX = 4_096
 """Of what the client sends and an event carries: path, user agent."""
+_REDUCED = (
+    *("action", "outcome", "reason", "decision", "http", "duration_ms", "src_ip", "src_port"),
+    *("trace_id", "span_id", "parent_span_id"),
+)
+"""What is sent of an event that could not be sent whole: all but what the application or the client of the request chose the
+form or the length of."""
 _UNLOGGED = b"the request could not be logged\n"
 _logger = logging.getLogger(__name__)
 
@@ -53,18 +61,31 @@ class _Auditor:
                 await self._log.submit(event, timeout_ms=self._timeout_ms)
             else:
                 self._log.post_nowait(event)
+        except (MalformedError, TooLargeError) as failure:  # refused before it was sent
+            self._emit_reduced(event, failure)
+            return not self.required
         except TranslogError as failure:
             lost = "the response is withheld" if self.required else "the event is lost"
             _logger.error("a request was not logged, %s: %s", lost, failure)
             return not self.required
         return True
 
+    def _emit_reduced(self, event: Event, refusal: TranslogError) -> None:
+        """A request must not hide itself by what it makes the application say of it: what is certain is sent all the same."""
+        reduced = {name: event[name] for name in _REDUCED if name in event}
+        reduced["message"] = f"the event of this request was reduced, since it could not be sent whole: {refusal}"
+        try:
+            self._log.post_nowait(reduced)
+            _logger.error("the event of a request was reduced, since it could not be sent whole: %s", refusal)
+        except TranslogError as failure:
+            _logger.error("a request was not logged, the event is lost: %s; nor could it be reduced: %s", refusal, failure)
+
 
 def _event(trace: TraceContext, method: str, route: str | None, path: str, begun: float) -> Event:
     event: Event = {
-        "action": f"{method} {route}" if route else method,
-        "resource": _clip(path),
-        "http": {"method": method, "url": _clip(path)},
+        "action": _short(f"{method} {route}" if route else method),
+        "resource": _short(path),
+        "http": {"method": _short(method), "url": _short(path)},
         "trace_id": trace.trace_id,
         "span_id": trace.span_id,
         "duration_ms": round(1000 * (time.monotonic() - begun)),
@@ -75,7 +96,7 @@ def _event(trace: TraceContext, method: str, route: str | None, path: str, begun
 
 
 def _add(event: Event, **more: Any) -> None:
-    event |= {name: value for name, value in more.items() if value is not None and value != ""}
+    event |= {name: plain(value) for name, value in more.items() if value is not None and value != ""}
 
 
 def _add_outcome(event: Event, status: int | None, error: BaseException | None) -> None:
@@ -92,14 +113,14 @@ def _add_outcome(event: Event, status: int | None, error: BaseException | None) 
         event["decision"] = "denied"
 
 
-def _clip(text: str) -> str:
-    return text[:_TEXT_CHARS_MAX].encode("utf-8", "backslashreplace").decode()
+def _short(text: str) -> str:
+    return clip(text, _TEXT_CHARS_MAX)
 
 
 def _call(who: Callable[[Any], Any] | None, request: Any) -> Any:
-    """The actor; None where the application's own function fails, which fails no request."""
+    """The actor, as JSON; None where the application's own function or object fails, which fails no request."""
     try:
-        return None if who is None else who(request)
+        return None if who is None else plain(who(request))
     except Exception:
         _logger.exception("the function that finds a request's actor failed")
         return None
@@ -156,7 +177,7 @@ def _aiohttp_event(
     event = _event(trace, request.method, resource.canonical if resource else None, request.path, begun)
     peer = request.transport.get_extra_info("peername") if request.transport is not None else None
     src_ip, src_port = peer[:2] if isinstance(peer, tuple) and len(peer) >= 2 else (request.remote, None)
-    _add(event, actor=actor, src_ip=src_ip, src_port=src_port, user_agent=_clip(request.headers.get("User-Agent", "")))
+    _add(event, actor=actor, src_ip=src_ip, src_port=src_port, user_agent=_short(request.headers.get("User-Agent", "")))
     _add_outcome(event, status, error)
     return event
 
@@ -238,7 +259,7 @@ class _Exchange:
         event = _event(self._trace, scope["method"], _route_of(scope), scope["path"], self._begun)
         client = scope.get("client") or (None, None)
         agent = ", ".join(_values(scope.get("headers", []), b"user-agent"))
-        _add(event, actor=_call(self._who, scope), src_ip=client[0], src_port=client[1], user_agent=_clip(agent))
+        _add(event, actor=_call(self._who, scope), src_ip=client[0], src_port=client[1], user_agent=_short(agent))
         _add_outcome(event, status, error)
         return await self._auditor.emit(event, error)
 

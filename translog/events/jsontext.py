@@ -1,9 +1,9 @@
 """JSON as it was received: records cut out of a body byte for byte, and parsed without a guess.
 
 Rules: a record's bytes are the slice of the body between the characters around it, never re-encoded. Parsing is strict where
-readers differ: duplicate names, NaN and its like, lone surrogates, control characters and nesting below DEPTH_MAX are errors
-of that record alone, and its bytes are kept all the same. A number that JSON readers would round (beyond 2^53-1, 1e400, 1e-400)
-becomes the string of its digits. Only a body whose records cannot be told apart is malformed.
+readers differ: duplicate names, NaN and its like, lone surrogates, control characters, nesting below DEPTH_MAX and more than
+ITEMS_MAX values are errors of that record alone, and its bytes are kept all the same. A number that JSON readers would round
+(beyond 2^53-1, 1e400, 1e-400) becomes the string of its digits. Only a body whose records cannot be told apart is malformed.
 https://www.rfc-editor.org/rfc/rfc8259, https://www.rfc-editor.org/rfc/rfc7493
 """
 
@@ -18,15 +18,25 @@ from translog.errors import MalformedError, TooLargeError
 
 DEPTH_MAX = 100
 """Objects and arrays within each other in one record: deeper than what audit logs hold, shallower than any stack."""
+ITEMS_MAX = 100_000
+"""Objects, arrays and commas outside strings in one record: as many as its values, or more. 30 MB of `[],` parse to 1 GB."""
+AROUND_MAX = 100_000
+"""Objects and members around the records of one request, besides ten for each record that it may have."""
 INTEGER_MAX = 2**53 - 1
+_WINDOW_CHARS = 4 * ITEMS_MAX
 
 JSONObject = dict[str, Any]
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _PLAIN = re.compile(r"[^\]}, \t\n\r]*+")
-_BRACKETS = re.compile(r'(?:[^"\[\]{}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+([\[{]++|[\]}]++|")', re.DOTALL)
-"""Up to and with a run of brackets of one direction; or a quote, but only one behind which no string ends."""
+_FLAT = rf'(?:[^"\[\]{{}}]++|{_STRING.pattern})*+'
+"""No brackets outside strings."""
+_BRACKETS = re.compile(_FLAT + r'([\[{]++|[\]}]++|"|\Z)', re.DOTALL)
+"""Up to and with a run of brackets of one direction; or a quote, but only one behind which no string ends; or to the end."""
+_OUTER_BRACKETS = re.compile(rf"(?:{_FLAT}[\[{{]{_FLAT}[\]}}])*+" + _BRACKETS.pattern, re.DOTALL)
+"""The same, past arrays and objects that hold none."""
+_MANY_ITEMS = re.compile(rf'(?:(?:[^"\[{{,]++|{_STRING.pattern})*+[\[{{,]){{{ITEMS_MAX + 1}}}+', re.DOTALL)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _scan_string: Callable[[str, int], tuple[str, int]] = json.decoder.scanstring  # type: ignore[attr-defined]
 
@@ -79,7 +89,7 @@ def split_stream(body: bytes, *, records_max: int) -> list[Slice]:
     Raises MalformedError where it cannot be told where a record ends, TooLargeError.
     """
     text, encoding = _text(body)
-    slices = _Slices()
+    slices = _Slices(text)
     at = _begin(text)
     while at < len(text):
         if text[at] == "[":
@@ -93,16 +103,18 @@ def split_stream(body: bytes, *, records_max: int) -> list[Slice]:
 
 def split_list(body: bytes, name: str, *, records_max: int) -> list[Slice]:
     """The elements of the array called `name` in the object that is the body; of the body itself, if it is an array; the body,
-    if it is an object without that name. Raises MalformedError, TooLargeError."""
+    if it is an object without that name, or with more than ITEMS_MAX members. Raises MalformedError, TooLargeError."""
     text, encoding = _text(body)
     at = _begin(text)
     if text[at : at + 1] != "{":
         return split_stream(body, records_max=records_max)
     begin = at
-    slices = _Slices()
+    slices = _Slices(text)
     found = False
+    members = 0
     at = _skip(text, at + 1)
-    while text[at : at + 1] != "}":
+    while text[at : at + 1] != "}" and members <= ITEMS_MAX:
+        members += 1
         key, at = _member(text, at)
         if key == name and text[at : at + 1] == "[":
             if found:
@@ -112,7 +124,7 @@ def split_list(body: bytes, name: str, *, records_max: int) -> list[Slice]:
         else:
             at = _end_of_value(text, at)
         at = _next_item(text, at, "}")
-    if _skip(text, at + 1) != len(text):
+    if members > ITEMS_MAX or _skip(text, at + 1) != len(text):
         return split_stream(body, records_max=records_max)
     if not found:
         slices.append(parse_record(text[begin : at + 1].encode(encoding)))
@@ -123,7 +135,7 @@ def split_nested(body: bytes, names: Sequence[str], *, records_max: int) -> list
     """The elements of arrays within arrays: for names a, b those of `{"a":[{"b":[element, …], …}, …], …}`, each with the other
     members of the objects around it, as bytes, outermost first. An array that is missing or null is empty.
 
-    Raises MalformedError for any other shape, TooLargeError.
+    Raises MalformedError for any other shape, TooLargeError, also for more objects and members around them than AROUND_MAX.
     """
     text, encoding = _text(body)
     nested = _Nested(text, encoding, records_max)
@@ -137,21 +149,26 @@ class _Nested:
     """Arrays within arrays, as far as they were walked."""
 
     def __init__(self, text: str, encoding: str, records_max: int) -> None:
-        self.slices = _Slices()
+        self.slices = _Slices(text)
         self.around: list[list[JSONObject]] = []
         self._text = text
         self._encoding = encoding
         self._records_max = records_max
+        self._count = 0
 
     def walk(self, at: int, names: Sequence[str], around: list[JSONObject]) -> int:
         """Takes the object at `at`, which holds the array names[0]; returns where it ends."""
         text = self._text
         if text[at : at + 1] != "{":
             raise _malformed(at)
+        self._count += 1
+        require_few_around(self._count, self._records_max)
         others: JSONObject = {}
         seen: set[str] = set()
         at = _skip(text, at + 1)
         while text[at : at + 1] != "}":
+            self._count += 1
+            require_few_around(self._count, self._records_max)
             key, begin = _member(text, at)
             if key in seen:
                 raise MalformedError(f"the name {key[:60]!r} occurs twice in one object", code="not-json")
@@ -187,6 +204,17 @@ class _Slices(list[Slice]):
 
     careful = False
 
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.move(text, 0)
+
+    def move(self, text: str, at: int) -> None:
+        """Puts the window at `at`: the characters that the parser sees, because it does not stop at ITEMS_MAX. What ends before
+        `window_end` is whole; nearer to the end of the window, `1` may be the beginning of `1e+5`."""
+        self.window, self.window_at = text[at : at + _WINDOW_CHARS], at
+        end = at + _WINDOW_CHARS
+        self.window_end = end - 2 if end < len(text) else len(text) + 1
+
 
 def _text(body: bytes) -> tuple[str, str]:
     """The body as text whose slices encode back to its bytes, and how."""
@@ -209,22 +237,30 @@ def _array(text: str, encoding: str, at: int, slices: _Slices, records_max: int)
 def _element(text: str, encoding: str, at: int, slices: _Slices) -> int:
     """Adds the value at `at`; returns where it ends."""
     if not slices.careful:
+        begin = slices.window_at
         try:
-            value, end = _STRICT(text, at)
+            value, end = _STRICT(slices.window, at - begin)
+            end += begin
         except (StopIteration, RecordError, ValueError, RecursionError):
-            slices.careful = True
-        else:
+            end = slices.window_end
+        if end < slices.window_end:
             part = text[at:end]
             raw = part.encode(encoding)
-            slices.append(_checked(raw, part, value) if encoding == "utf-8" else parse_record(raw))
+            slices.append(_checked(raw, part, value) if encoding == "utf-8" and end - at <= ITEMS_MAX else parse_record(raw))
             return end
+        if at > begin and slices.window_end < len(text):
+            slices.move(text, at)
+            return _element(text, encoding, at, slices)
     end = _end_of_value(text, at)
     slices.append(parse_record(text[at:end].encode(encoding)))
+    slices.careful = slices.careful or slices[-1].error not in ("", _TOO_MANY)
     return end
 
 
 def _parse(raw: bytes, text: str) -> Slice:
     """A text that is one record."""
+    if len(text) > ITEMS_MAX and sum(map(text.count, "[{,")) > ITEMS_MAX and _MANY_ITEMS.match(text) is not None:
+        return Slice(raw, None, _TOO_MANY)
     try:
         value, end = _STRICT(text, _begin(text))
     except StopIteration:
@@ -249,6 +285,7 @@ def _checked(raw: bytes, text: str, value: Any) -> Slice:
 
 
 _TOO_DEEP = f"nested deeper than {DEPTH_MAX}"
+_TOO_MANY = f"more than {ITEMS_MAX} items"
 
 
 def _reason(problem: Exception) -> str:
@@ -263,7 +300,7 @@ def _depth(text: str) -> int:
     depth = deepest = 0
     for match in _BRACKETS.finditer(text):
         run = match[1]
-        if run[0] in "[{":
+        if run[:1] in "[{":
             depth += len(run)
             deepest = max(depth, deepest)
         else:
@@ -280,17 +317,17 @@ def _end_of_value(text: str, at: int) -> int:
             raise _malformed(at)
         return string.end()
     if not first or first not in "[{":
-        plain = _PLAIN.match(text, at)
-        if plain is None or plain.end() == at:
+        end = _PLAIN.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing, too
+        if end == at:
             raise _malformed(at)
-        return plain.end()
-    depth = 0
-    for match in _BRACKETS.finditer(text, at):
+        return end
+    depth = 1
+    for match in _OUTER_BRACKETS.finditer(text, at + 1):
         run = match[1]
+        if run in ('"', ""):
+            break
         if run[0] in "[{":
             depth += len(run)
-        elif run == '"':
-            break
         elif depth > len(run):
             depth -= len(run)
         else:
@@ -325,8 +362,7 @@ def _next_item(text: str, at: int, close: str) -> int:
 
 
 def _skip(text: str, at: int) -> int:
-    match = _SPACE.match(text, at)
-    return at if match is None else match.end()
+    return _SPACE.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing, too
 
 
 def _begin(text: str) -> int:
@@ -343,6 +379,12 @@ def _require_few(slices: Sequence[Slice], records_max: int) -> None:
         raise TooLargeError(
             f"more than {records_max} records in one request", hint="send smaller batches", code="too-many-entries"
         )
+
+
+def require_few_around(count: int, records_max: int) -> None:
+    """Raises TooLargeError for more objects and members, or fields, around so many records than AROUND_MAX allows."""
+    if count > AROUND_MAX + 10 * records_max:
+        raise TooLargeError("too much around the records of one request", hint="send smaller batches", code="too-many-entries")
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> JSONObject:

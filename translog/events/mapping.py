@@ -47,8 +47,9 @@ class Source:
     `split` takes a body, the request's headers (names in lower case) and the most records allowed; it raises MalformedError for
     a body that is not the source's outer shape and TooLargeError. `map` takes a record's value and its context and returns the
     event's fields, `unmapped` included, or raises MappingError. `parse` makes a slice anew from its bytes and context, for
-    remap.py. `version` changes whenever the same record would become another event; `sha256` names a mapping that is not part
-    of this program (custom.py).
+    remap.py. `content`, of a record without an error, is what makes two records of one id the same, where that is not their
+    bytes and context. `version` changes whenever the same record would become another event; `sha256` names a mapping that is
+    not part of this program (custom.py).
     """
 
     name: str
@@ -56,6 +57,7 @@ class Source:
     split: Callable[[bytes, Mapping[str, str], int], list[Slice]]
     map: Callable[[JSONObject, JSONObject], JSONObject]
     parse: Callable[[bytes, JSONObject], Slice] = parse_record
+    content: Callable[[Slice], bytes] | None = None
     sha256: str = ""
 
 

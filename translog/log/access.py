@@ -18,8 +18,8 @@ import structlog
 from translog.core.merkle import EMPTY_ROOT
 from translog.errors import CorruptionError, HeldError, MalformedError, PushbackError, StorageError, TranslogError
 from translog.log.clock import Clock, ClockGuard
+from translog.log.drafts import Draft, Note, require_items
 from translog.log.metrics import LogMetrics
-from translog.log.numbering import Draft, Note, require_items
 from translog.log.opening import Opening
 from translog.log.pool import Pool, Sequenced, Submission, require_entries
 from translog.log.reader import Published, Reader

@@ -3,131 +3,21 @@
 Rules: pure over what is read from the store; runs on the writer's thread; reads what is committed, and counts what came before
 in the same commit as known. What a sender chose (an id, a number) never suppresses another event: the same id with other
 content is told as a Conflict, and committed once its maker has marked it. A submission that ends in a ConflictError leaves
-nothing behind.
+nothing behind. How many streams there may be is in streamlimit.py.
 """
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from translog.core.tile import ENTRY_BYTES_MAX
-from translog.core.wire import HASH_BYTES, clip
-from translog.errors import ConflictError, CorruptionError, MalformedError, TooLargeError, WrongNumberError
-from translog.events.entry import EVENT, EventEntry, Numbered, entry_kind, format_entry, parse_entry
-from translog.events.jsontext import INTEGER_MAX
-from translog.identity.principal import NAME_PATTERN
-from translog.storage.keyspace import (
-    BLOBS_MAX,
-    SHORT_HASH_BYTES,
-    decode_first_id,
-    decode_index,
-    encode_first_id,
-    encode_index,
-)
+from translog.errors import ConflictError, CorruptionError, MalformedError, WrongNumberError
+from translog.events.entry import EventEntry, Numbered, format_entry, parse_entry
+from translog.log.drafts import Conflict, Draft, Note, Outcome, Placed
+from translog.log.streamlimit import StreamCount
+from translog.storage.keyspace import decode_first_id, decode_index, encode_first_id, encode_index
 from translog.storage.store import NO_ROWS, EventRows, PayloadRow, StreamHead, StreamName
 
-_NAME = re.compile(NAME_PATTERN)
 _WHO = {Numbered.LOG: "the log", Numbered.SENDER: "its sender"}
-_ROW_BYTES = 320
-"""What an event takes in the store beside its record and blobs: entry, ids, keys."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
-    """A sealed event without what only the sequencer knows.
-
-    `root` is its event root, `record` its encrypted payload (None: the log never gets it), `blobs` are the encrypted blobs in
-    order. Numbered by the log: `seq` is None; `uid_key` (16 bytes, None without an id) and the content's `mac` (16 bytes)
-    decide whether it is known, and `conflicts_with` is the index that a Conflict told, once the event carries it. Numbered by
-    its sender: `seq` is the number, which alone decides, and `uid_key` and `conflicts_with` are None.
-    """
-
-    stream: StreamName
-    root: bytes
-    record: bytes | None
-    blobs: tuple[bytes, ...] = ()
-    uid_key: bytes | None = None
-    mac: bytes = b""
-    seq: int | None = None
-    conflicts_with: int | None = None
-
-    def __len__(self) -> int:
-        """Bytes it takes in the store, near enough for the pool's and a commit's limits."""
-        record = 0 if self.record is None else len(self.record)
-        return _ROW_BYTES + record + sum(map(len, self.blobs))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Note:
-    """An entry that is no event and is committed as it is: a stream's checkpoint."""
-
-    entry: bytes
-
-    def __len__(self) -> int:
-        return len(self.entry)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
-    """The event is entry `index`: newly, or as a `duplicate` of what was there. `seq` is its number in its stream; None for a
-    Note, and for a duplicate by id, whose entry tells."""
-
-    index: int
-    seq: int | None
-    duplicate: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Conflict:
-    """Not committed: entry `index` has the same id and other content. Mark the event, seal it again, append it again."""
-
-    index: int
-
-
-Outcome = Placed | Conflict
-
-
-def require_items(items: Sequence[Draft | Note]) -> None:
-    """Raises MalformedError for no items and for one that cannot be kept as it is, TooLargeError for a Note that fits no
-    bundle. About 0.5 µs an item."""
-    if not items:
-        raise MalformedError("there is no event to append", code="no-entries")
-    for item in items:
-        if isinstance(item, Note):
-            _require_note(item)
-        elif not _is_sound(item):
-            raise MalformedError("an event's root, id, content MAC, number or blobs are not of the form that a log keeps")
-    for stream in {item.stream for item in items if isinstance(item, Draft)}:
-        for name in stream:
-            if not _NAME.fullmatch(name):
-                raise MalformedError(
-                    f"{clip(name)} cannot be the name of a member or stream",
-                    hint="lower-case letters, digits, dots and hyphens, at most 63, a letter or digit first and last",
-                    code="bad-name",
-                )
-
-
-def _is_sound(draft: Draft) -> bool:
-    if len(draft.root) != HASH_BYTES or len(draft.blobs) > BLOBS_MAX:
-        return False
-    if draft.seq is not None:
-        return 0 <= draft.seq <= INTEGER_MAX and draft.uid_key is None and draft.conflicts_with is None
-    if draft.record is None:  # the log has sealed what it numbers
-        return False
-    if draft.uid_key is None:
-        return draft.conflicts_with is None
-    return len(draft.uid_key) == SHORT_HASH_BYTES and len(draft.mac) == SHORT_HASH_BYTES
-
-
-def _require_note(note: Note) -> None:
-    if len(note.entry) > ENTRY_BYTES_MAX:
-        raise TooLargeError(
-            f"an entry has {len(note.entry)} bytes, at most {ENTRY_BYTES_MAX} are possible; nothing was logged",
-            code="entry-too-large",
-        )
-    if entry_kind(note.entry) == EVENT:
-        raise MalformedError("an event is numbered by the log, and never appended as an entry that is made already")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,18 +68,20 @@ class EventAssembler:
     def __init__(self, store: NumberingStore, *, streams_max: int) -> None:
         """Reads all streams. Blocks. Raises StorageError, CorruptionError."""
         self._store = store
-        self._streams_max = streams_max
         self._heads = store.read_streams()
+        self._count = StreamCount(self._heads, streams_max=streams_max)
+        self._noted: dict[StreamName, _Noted] = {}
 
     def assemble(self, batch: Sequence[Sequence[Draft | Note]], *, size: int, received_at_ms: int) -> Assembled:
         """See Assembler in sequencer.py. About 4 µs an event, and one look into the store for each id."""
         commit = _Commit(
             self._store,
             heads=self._heads,
+            count=self._count,
+            noted=self._noted,
             known=self._known(batch),
             size=size,
             received_at_ms=received_at_ms,
-            streams_max=self._streams_max,
         )
         counts: list[int] = []
         results: list[tuple[Outcome, ...] | ConflictError] = []
@@ -228,6 +120,10 @@ class EventAssembler:
         return {key: value for key, value in found if value is not None}
 
 
+_Noted = tuple[int, int]
+"""The size of the last Note of a stream, and its index."""
+
+
 @dataclass(slots=True)
 class _Place:
     """Where a stream is in a commit that fills."""
@@ -245,14 +141,17 @@ class _Commit:
         store: NumberingStore,
         *,
         heads: Mapping[StreamName, StreamHead],
+        count: StreamCount,
+        noted: dict[StreamName, _Noted],
         known: Mapping[bytes, bytes],
         size: int,
         received_at_ms: int,
-        streams_max: int,
     ) -> None:
         self._store = store
-        self._streams_max = streams_max
         self._heads = heads
+        self._count = count
+        self.noted = noted
+        self._noting: dict[StreamName, _Noted] = {}
         self._known = known
         self._size = size
         self._received_at_ms = received_at_ms
@@ -269,7 +168,7 @@ class _Commit:
         added: tuple[dict[Any, Any], ...] = (self._payloads, self._blobs, self._ids, self._numbers)
         before = [len(rows) for rows in added]
         size = len(self.entries)
-        self._moving = {}
+        self._moving, self._noting = {}, {}
         try:
             outcomes = tuple(map(self._place, items))
         except ConflictError:
@@ -277,8 +176,12 @@ class _Commit:
             for rows, count in zip(added, before, strict=True):
                 while len(rows) > count:
                     rows.popitem()  # the last one that was added: none is ever replaced
+            for stream in self._moving:
+                if stream not in self._moved and stream not in self._heads:
+                    self._count.forget(stream)
             raise
         self._moved |= self._moving
+        self.noted.update(self._noting)
         return outcomes
 
     def rows(self) -> EventRows:
@@ -296,8 +199,7 @@ class _Commit:
 
     def _place(self, item: Draft | Note) -> Outcome:
         if isinstance(item, Note):
-            self.entries.append(item.entry)
-            return Placed(index=self._size + len(self.entries) - 1, seq=None)
+            return self._place_note(item)
         place = self._moving.get(item.stream) or self._moved.get(item.stream) or self._heads.get(item.stream)
         numbered = Numbered.LOG if item.seq is None else Numbered.SENDER
         if place is not None and place.numbered is not numbered:
@@ -306,20 +208,20 @@ class _Commit:
                 hint="send this to another stream",
                 code="numbered-otherwise",
             )
-        if place is None and self._is_full():
-            raise ConflictError(
-                f"the log has all the {self._streams_max} streams it takes, so {item.stream.stream!r} cannot be one more",
-                hint="send this to a stream that there is, or have the log's operator raise log.streams_max",
-                code="too-many-streams",
-            )
         known = self._find_id(item) if item.seq is None else self._find_number(item, 0 if place is None else place.next_seq)
+        if isinstance(known, Conflict) and item.whole:
+            raise ConflictError(f"an id is that of entry {known.index}, which has other content", code="id-conflict")
         return known or self._append(item, place, numbered)
 
-    def _is_full(self) -> bool:
-        """Whether there are all the streams that there may be."""
-        if len(self._heads) + len(self._moved) + len(self._moving) < self._streams_max:
-            return False  # almost always: the sum counts those twice that moved
-        return len(self._heads.keys() | self._moved.keys() | self._moving.keys()) >= self._streams_max
+    def _place_note(self, note: Note) -> Placed:
+        index = self._size + len(self.entries)
+        if note.stream is not None:
+            known = self._noting.get(note.stream) or self.noted.get(note.stream)
+            if known is not None and known[0] >= note.size:
+                return Placed(index=known[1], seq=None, duplicate=True)
+            self._noting[note.stream] = (note.size, index)
+        self.entries.append(note.entry)
+        return Placed(index=index, seq=None)
 
     def _find_id(self, draft: Draft) -> Outcome | None:
         """What is known of a draft by its id; None if it is to be committed."""
@@ -379,6 +281,8 @@ class _Commit:
 
     def _append(self, draft: Draft, place: _Place | StreamHead | None, numbered: Numbered) -> Placed:
         stream = draft.stream
+        if place is None:
+            self._count.begin(stream)
         index = self._size + len(self.entries)
         seq = 0 if place is None else place.next_seq
         entry = EventEntry(

@@ -25,6 +25,7 @@ FindKey = Callable[[bytes], bytes]
 
 _PLAIN_BYTES_MAX = 256 * 1024 * 1024
 """Largest payload that is opened: more than any request may bring."""
+_KEPT_HEADER_BYTES_MAX = 4_096
 _VERSION = bytes([RECORD_VERSION])
 _ERASED_CODE = "key-erased"
 _REFERENCE = b'{"$blob":{'
@@ -157,10 +158,12 @@ def _decode(plain: bytes) -> tuple[Sequence[bytes | None], Sequence[bytes]]:
     return whole, [sha256(b"\0" + salt + text).digest() for salt, text in zip(salts, whole, strict=True)]
 
 
-@lru_cache(maxsize=1_024)
 def _header(text: bytes) -> Header:
-    """The header in a text: one source sends few different ones."""
-    return parse_header(text)
+    """The header in a text: one source sends few different ones. A long one is not kept: 1,024 of those are any size."""
+    return _kept_header(text) if len(text) <= _KEPT_HEADER_BYTES_MAX else parse_header(text)
+
+
+_kept_header = lru_cache(maxsize=1_024)(parse_header)
 
 
 def _references(header: Header, texts: Sequence[bytes | None]) -> list[BlobReference]:

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 from translog.core.tile import ENTRY_BYTES_MAX
 from translog.errors import MalformedError, PushbackError, StorageError, TooLargeError, TranslogError
-from translog.log.numbering import Outcome
+from translog.log.drafts import Outcome
 
 ItemT = TypeVar("ItemT", bound=Sized)
 

@@ -62,7 +62,9 @@ class LogSettings(BaseModel):
         1_000, description="Wait before the log is opened anew after a failed write; doubles up to 30 times this."
     )
     streams_max: Annotated[int, Field(ge=1)] = Field(
-        100_000, description="Streams of a log of events, at most: each takes some memory, and their names are public for ever."
+        100_000,
+        description="Streams of a log of events, at most, and a quarter of that for one member: each takes some memory, and "
+        "their names are public for ever.",
     )
     leaf_lookup: bool = Field(
         False, description="Keep a derived index from leaf hash to entry, for inclusion proofs by `leaf_hash`."

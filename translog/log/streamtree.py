@@ -4,13 +4,17 @@
 
 Rules: the log computes a root from what it has committed and what comes with the checkpoint, so it never logs a checkpoint
 that its own entries contradict. Of each stream the perfect subtrees are remembered, so a checkpoint costs what came since the
-one before it, about 10 µs an event; after a start the first costs the whole stream. Blocks. specs/formats.md, "Streams".
+one before it, about 10 µs an event; after a start the first costs the whole stream, and so does one that is older than what is
+remembered. Who asks takes the stream's turn, so what is asked for by many at once is computed once, and keeps one thread.
+specs/formats.md, "Streams".
 """
 
+import asyncio
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 from translog.core.merkle import fold_range, hash_children, hash_leaf
 from translog.errors import CorruptionError, MalformedError
@@ -32,15 +36,23 @@ class StreamReader(Protocol):
 
 
 class StreamTrees:
-    """The subtrees of streams. May be used by many threads."""
+    """The subtrees of streams. `root` may be called on many threads, `turn` belongs to the event loop's."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[StreamName, tuple[int, tuple[bytes, ...]]] = OrderedDict()
         self._guard = threading.Lock()
+        self._turns: WeakValueDictionary[StreamName, asyncio.Lock] = WeakValueDictionary()
+
+    def turn(self, stream: StreamName) -> asyncio.Lock:
+        """The stream's turn: to be held around `root`, since whoever comes next then finds what was remembered."""
+        turn = self._turns.get(stream)
+        if turn is None:
+            turn = self._turns[stream] = asyncio.Lock()
+        return turn
 
     def root(self, reader: StreamReader, stream: StreamName, *, stored: int, first_seq: int, roots: Sequence[bytes]) -> bytes:
         """The root of the stream's first `first_seq + len(roots)` events: the `stored` ones as they are committed, the others
-        as they come. Those must follow on: `first_seq` is at most `stored`."""
+        as they come. Those must follow on: `first_seq` is at most `stored`. Blocks. Raises StorageError, CorruptionError."""
         size = first_seq + len(roots)
         begin, edge = self._recall(stream, size)
         kept = (begin, tuple(edge))
@@ -59,7 +71,7 @@ class StreamTrees:
 
     def _remember(self, stream: StreamName, known: tuple[int, tuple[bytes, ...]]) -> None:
         with self._guard:
-            self._known[stream] = known
+            self._known[stream] = max(known, self._known.get(stream, known), key=lambda one: one[0])
             self._known.move_to_end(stream)
             if len(self._known) > _STREAMS_MAX:
                 self._known.popitem(last=False)

@@ -10,10 +10,11 @@ from typing import Any
 
 from aiohttp import web
 
-from translog.errors import NotFoundError, UnsupportedMediaError
+from translog.errors import ConflictError, NotFoundError, UnsupportedMediaError
 from translog.events.entry import parse_entry
 from translog.events.jsontext import JSONObject
 from translog.events.sources.audit import (
+    AUDIT,
     Stored,
     build_conflict,
     build_invalid,
@@ -21,7 +22,7 @@ from translog.events.sources.audit import (
     integrity_hash,
     record_id,
 )
-from translog.events.sources.otlp import AUDIT, PROTOBUF
+from translog.events.sources.otlp import PROTOBUF
 from translog.identity.principal import Permission, require
 from translog.log.reader import Reader
 from translog.server.ack import Ack, is_published, receipt_url
@@ -53,11 +54,12 @@ async def post_audit(api: Api, request: web.Request) -> web.Response:
     names = [record_id(record) or "" for record in records]
     if not records:
         return _answer(200, build_success([], sink=api.service.meta.origin))
-    conflicts = await events.intake.find_conflicts(stream, AUDIT, records)
-    if not conflicts:
-        intaken = await events.intake.take(stream, AUDIT, records, reject_conflicts=True)
-        conflicts = [place for place, taken in enumerate(intaken.results) if taken.conflict]
-    if conflicts:
+    try:
+        intaken = await events.intake.take(stream, AUDIT, records, whole=True)
+    except ConflictError as error:
+        if error.code != "id-conflict":
+            raise
+        conflicts = await events.intake.find_conflicts(stream, AUDIT, records)
         return _answer(409, build_conflict(names, [names[place] for place in conflicts]))
     published = await is_published(api, intaken.size, Ack.PUBLISHED)
     received = await api.service.read_store(lambda store: _received_at_ms(store, intaken.results))

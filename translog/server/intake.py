@@ -17,7 +17,7 @@ from functools import partial
 from hashlib import sha256
 from typing import NamedTuple, TypeVar
 
-from translog.errors import MalformedError, TooLargeError
+from translog.errors import MalformedError, StorageError, TooLargeError, TranslogError
 from translog.events.admin import ADMIN_STREAM, admin_event
 from translog.events.cipher import BLOB, seal_record
 from translog.events.jsontext import JSONObject, Slice, compact
@@ -26,8 +26,8 @@ from translog.events.normalize import in_order, normalize
 from translog.events.seal import encode_plain, seal_texts, seal_with_blobs
 from translog.events.texts import parse_header
 from translog.identity.principal import LOG_MEMBER
+from translog.log.drafts import Conflict, Draft, Note, Placed
 from translog.log.lifecycle import LogService
-from translog.log.numbering import Conflict, Draft, Note, Placed
 from translog.log.pool import Sequenced
 from translog.log.vault import Vault
 from translog.storage.store import StreamName
@@ -113,8 +113,8 @@ class Intake:
         self._large = asyncio.Lock()
 
     def close(self) -> None:
-        """Waits for what is being prepared."""
-        self._thread.shutdown()
+        """Prepares nothing more. What is being prepared goes on, and is not waited for: nobody waits for it any more."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def take(
         self,
@@ -123,21 +123,30 @@ class Intake:
         records: Sequence[Slice],
         *,
         reject_conflicts: bool = False,
+        whole: bool = False,
         timeout_ms: int | None = None,
     ) -> Intaken:
         """Logs records, durably; waits for a commit as long as `timeout_ms`, or else `commit_deadline_ms`, say.
 
-        Raises PushbackError, HeldError, TooLargeError or StorageError, as `append_events` does; after StorageError
-        `outcome-unknown` the same records may be sent again: those with ids are found to be duplicates.
+        With `whole` it is all or nothing: a record whose id is taken by other content is a ConflictError `id-conflict`, and
+        nothing was logged. Raises PushbackError, HeldError, TooLargeError or StorageError, as `append_events` does; after
+        StorageError `outcome-unknown` the same records may be sent again: those with ids are found to be duplicates.
         """
         prepared = await self._in_turns(partial(self._prepare, stream, source), records, records)
+        if whole:
+            prepared = [item._replace(draft=replace(item.draft, whole=True)) for item in prepared]
         results: list[Taken | None] = [None] * len(prepared)
         waiting = list(range(len(prepared)))
         size = 0
         for _ in range(_ROUNDS_MAX):
             if not waiting:
                 break
-            sequenced = await self._append([prepared[number].draft for number in waiting], timeout_ms)
+            try:
+                sequenced = await self._append([prepared[number].draft for number in waiting], timeout_ms)
+            except TranslogError as error:
+                if len(waiting) == len(prepared):
+                    raise  # nothing of it is logged
+                raise _partly_logged(error) from error
             size = max(size, sequenced.size)
             conflicting = []
             for number, outcome in zip(waiting, sequenced.outcomes, strict=True):
@@ -218,7 +227,7 @@ class Intake:
         return self._known(stream, source, record, normalize(source, record).uid)
 
     def _known(self, stream: StreamName, source: Source, record: Slice, uid: str | None) -> _Known:
-        return _Known() if uid is None else self._recognise(stream, uid, _content(source.name, record))
+        return _Known() if uid is None else self._recognise(stream, uid, _content(source, record))
 
     def _recognise(self, stream: StreamName, uid: str, content: bytes) -> _Known:
         uid_key = sha256("\0".join((*stream, uid)).encode()).digest()[:_KEY_BYTES]
@@ -311,14 +320,25 @@ def _require_little_shared(records: Sequence[Slice]) -> None:
                 )
 
 
+def _partly_logged(error: TranslogError) -> StorageError:
+    return StorageError(
+        f"part of these was logged, and not those whose ids are taken by other content: {error.detail}",
+        hint="send all of them again: those with ids that were logged are found to be duplicates",
+        code="outcome-unknown",
+    )
+
+
 def _is_conflict(uid_key: bytes, mac: bytes, found: Mapping[bytes, bytes | None]) -> bool:
     first = found[uid_key]
     return first is not None and not first.endswith(mac) and found[uid_key + mac] is None
 
 
-def _content(source: str, record: Slice) -> bytes:
-    """What makes two records of one id the same: source, bytes as received, and what they were received with."""
-    name = source.encode()
+def _content(source: Source, record: Slice) -> bytes:
+    """What makes two records of one id the same: the source, and its `content`, or else bytes as received and what they were
+    received with."""
+    name = source.name.encode()
+    if source.content is not None and not record.error:
+        return name + b"\2" + source.content(record)
     if not record.context:
         return name + b"\0" + record.raw
     return name + b"\1" + sha256(compact(record.context).encode()).digest() + record.raw

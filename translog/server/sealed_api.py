@@ -9,7 +9,9 @@
 Rules: the whole body or nothing of it; the log recomputes what it can see (root from seed and texts, header against member and
 stream) and refuses what does not add up; numbers follow on without a hole: a number that is taken by another event is 409
 `stream-forked`, one that is too high 409 `wrong-number`. Sent again, a batch is answered with what was logged before. A
-checkpoint must be signed by a key that is known for the stream, and be of exactly the events up to the last one here.
+checkpoint must be signed by a key that is known for the stream, and be of exactly the events up to the last one here: it is
+checked every time, and logged if it is larger than those of the stream that were logged since the log was opened. So one that
+comes late for known events is logged, and one that is sent again once more at most, after a restart.
 """
 
 from typing import Any
@@ -33,7 +35,7 @@ from translog.events.entry import Numbered, StreamCheckpoint, format_stream_chec
 from translog.events.jsontext import INTEGER_MAX, Slice, split_lines
 from translog.events.seal import SEED_BYTES
 from translog.identity.principal import Permission, require, require_stream
-from translog.log.numbering import Draft, Note, Placed
+from translog.log.drafts import Draft, Note, Placed
 from translog.server.ack import AppendQuery
 from translog.server.api import NDJSON, PRINCIPAL, Api, EventLog, Route, parse_query, require_events
 from translog.server.body import read_body
@@ -57,7 +59,7 @@ async def post_stream(api: Api, request: web.Request) -> web.Response:
     drafts, note = await events.intake.in_thread(lambda: _parse(api, events, stream, body))
     items: list[Draft | Note] = [*drafts]
     if note is not None:
-        items += await _checkpoint(api, stream, drafts, note)
+        items.append(await _checkpoint(api, stream, drafts, note))
     sequenced = await events.intake.take_sealed(items)
     results = [
         Taken(index=outcome.index, seq=outcome.seq, duplicate=outcome.duplicate)
@@ -67,8 +69,8 @@ async def post_stream(api: Api, request: web.Request) -> web.Response:
     return await answer(api, Intaken(results=results, size=sequenced.size), query)
 
 
-async def _checkpoint(api: Api, stream: StreamName, drafts: list[Draft], note: str) -> list[Note]:
-    """The stream's checkpoint as an entry; none if the events that it came with were logged before, and so it was.
+async def _checkpoint(api: Api, stream: StreamName, drafts: list[Draft], note: str) -> Note:
+    """The stream's checkpoint as an entry, checked also where the log has all of its events.
 
     Raises PermissionDeniedError where no key of the stream is known, MalformedError, VerificationError for a note that none of
     them signed or that is not of these events, and ConflictError where these do not follow on what is committed.
@@ -90,34 +92,47 @@ async def _checkpoint(api: Api, stream: StreamName, drafts: list[Draft], note: s
 
     trees = require_events(api).trees
 
-    def root(store: LogStore) -> bytes | None:
-        head = store.read_streams().get(stream)
-        stored = 0 if head is None else head.next_seq
-        if head is not None and head.numbered is not Numbered.SENDER:
-            raise ConflictError(
-                f"the stream {stream.stream!r} is numbered by the log, and stays so",
-                hint="send this to another stream",
-                code="numbered-otherwise",
-            )
-        if stored < first_seq:
-            raise WrongNumberError(
-                f"the stream {stream.stream!r} has {stored} events, and a checkpoint is checked with all before {first_seq}",
-                hint="send the ones before first, and wait for their answer",
-                expected=stored,
-            )
-        if stored >= checkpoint.size:
-            return None
-        roots = [draft.root for draft in drafts]
-        return trees.root(store, stream, stored=stored, first_seq=first_seq, roots=roots)
+    def root(store: LogStore) -> bytes:
+        if first_seq and store.find_number(stream, first_seq - 1) is None:
+            raise _does_not_follow(store, stream, first_seq)
+        stored = _stored(store, stream, first_seq, checkpoint.size)
+        return trees.root(store, stream, stored=stored, first_seq=first_seq, roots=[draft.root for draft in drafts])
 
-    found = await api.service.read_store(root)
-    if found is None:
-        return []
+    async with trees.turn(stream):
+        found = await api.service.read_store(root)
     if found != checkpoint.root:
         raise VerificationError("the checkpoint's root is not that of the stream's events", code="stream-mismatch")
-    return [
-        Note(entry=format_stream_checkpoint(StreamCheckpoint(member=stream.member, stream=stream.stream, note=note.encode())))
-    ]
+    entry = format_stream_checkpoint(StreamCheckpoint(member=stream.member, stream=stream.stream, note=note.encode()))
+    return Note(entry=entry, stream=stream, size=checkpoint.size)
+
+
+def _stored(store: LogStore, stream: StreamName, begin: int, end: int) -> int:
+    """How many events of a stream that its sender numbers the log has, `end` at most, where it has `begin`: by bisection, since
+    numbers are without a hole."""
+    while begin < end:
+        middle = (begin + end) // 2
+        if store.find_number(stream, middle) is None:
+            end = middle
+        else:
+            begin = middle + 1
+    return begin
+
+
+def _does_not_follow(store: LogStore, stream: StreamName, first_seq: int) -> ConflictError:
+    """Why events from `first_seq` on cannot come next. Reads all streams."""
+    head = store.read_streams().get(stream)
+    if head is not None and head.numbered is not Numbered.SENDER:
+        return ConflictError(
+            f"the stream {stream.stream!r} is numbered by the log, and stays so",
+            hint="send this to another stream",
+            code="numbered-otherwise",
+        )
+    stored = 0 if head is None else head.next_seq
+    return WrongNumberError(
+        f"the stream {stream.stream!r} has {stored} events, and a checkpoint is checked with all before {first_seq}",
+        hint="send the ones before first, and wait for their answer",
+        expected=stored,
+    )
 
 
 def _parse(api: Api, events: EventLog, stream: StreamName, body: bytes) -> tuple[list[Draft], str | None]:

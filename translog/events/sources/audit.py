@@ -6,10 +6,12 @@
 Rules: IntegrityHash is SHA-256 over the JCS form (RFC 8785) of the record as persisted, and that is the record's normal form
 (otlp_json.py) without what it shares with others: a sender computes it from what it sent, in either encoding, with every 64-bit
 integer as a string. Severity and scope say nothing here and are no reason to refuse. A batch is taken whole or not at
-all. The draft is read as of 2026-06-03: github.com/apeirora/opentelemetry-specification, specification/audit.
+all. Two records are the same if they have one IntegrityHash and share the same with others, however
+they are written. The draft is read as of 2026-06-03: github.com/apeirora/opentelemetry-specification, specification/audit.
 """
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +19,8 @@ from typing import Any
 import rfc8785
 
 from translog.events.jsontext import JSONObject, Slice
-from translog.events.sources.otlp import plain
+from translog.events.mapping import Source
+from translog.events.sources.otlp import map_log, parse_log, plain, split_logs
 
 DELIVERED, INVALID, CONFLICT, NOT_TAKEN = (
     "delivered_all_sinks",
@@ -72,6 +75,17 @@ def integrity_hash(record: Slice) -> str:
     return hashlib.sha256(rfc8785.dumps(record.value)).hexdigest()
 
 
+def content(record: Slice) -> bytes:
+    """What makes two records of one id the same, of a record without an error: its IntegrityHash, and the normal form of what
+    it shares with others, whose encoding says nothing."""
+    shared = {name: value for name, value in record.context.items() if name != "encoding"}
+    return integrity_hash(record).encode() + json.dumps(shared, sort_keys=True, separators=(",", ":")).encode()
+
+
+AUDIT = Source(name="otel-audit", version="1", split=split_logs, map=map_log, parse=parse_log, content=content)
+"""Records of the draft audit signal."""
+
+
 def build_receipt(stored: Stored) -> JSONObject:
     """The AuditReceipt; `translog` beside the draft's fields says where the proof of inclusion is."""
     return {
@@ -103,15 +117,15 @@ def build_invalid(records: Sequence[Slice]) -> JSONObject | None:
     """The answer to a batch with records that are none of the audit signal, or that repeat an id with another content: 400, and
     nothing of it was taken. None for a good batch. Records without an id are named by their place, as `#0`."""
     reasons: dict[str, str] = {}
-    hashes: dict[str, str] = {}
+    contents: dict[str, bytes] = {}
     names = []
     for place, record in enumerate(records):
         found = find_problems(record)
         name = record_id(record) or f"#{place}"
         names.append(name)
         if not found:
-            hashed = integrity_hash(record)
-            if hashes.setdefault(name, hashed) != hashed:
+            same = content(record)
+            if contents.setdefault(name, same) != same:
                 found = ["the batch has two records of this id that differ"]
         if found:
             reasons.setdefault(name, "; ".join(found))

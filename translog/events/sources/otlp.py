@@ -10,8 +10,6 @@ https://opentelemetry.io/docs/specs/otel/logs/data-model/, https://opentelemetry
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsPartialSuccess, ExportLogsServiceResponse
-
 from translog.errors import MalformedError
 from translog.events.jsontext import INTEGER_MAX, JSONObject, Slice, compact
 from translog.events.mapping import Row, Source, Table, activity_of, address, email, epoch, integer, port, put, string
@@ -193,27 +191,9 @@ def plain(value: JSONObject) -> Any:
 
 
 OTLP = Source(name="otlp", version="1", split=split_logs, map=map_log, parse=parse_log)
-AUDIT = Source(name="otel-audit", version="1", split=split_logs, map=map_log, parse=parse_log)
-"""Records of the draft audit signal; audit.py has what that signal asks of its sink."""
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------------
-
-
-def encode_partial_success(rejected: int, message: str, content_type: str) -> bytes:
-    """An ExportLogsServiceResponse, in JSON for application/json and else in protobuf; without a word where nothing was
-    rejected and there is no message. https://opentelemetry.io/docs/specs/otlp/#partial-success-1"""
-    if content_type == JSON:
-        partial: JSONObject = {}
-        if rejected:
-            partial["rejectedLogRecords"] = str(rejected)
-        if message:
-            partial["errorMessage"] = message
-        return compact({"partialSuccess": partial} if partial else {}).encode("utf-8")
-    response = ExportLogsServiceResponse()
-    if rejected or message:
-        response.partial_success.CopyFrom(ExportLogsPartialSuccess(rejected_log_records=rejected, error_message=message))
-    return response.SerializeToString()
 
 
 def encode_status(code: int, message: str, content_type: str) -> bytes:

@@ -9,6 +9,7 @@ mean. Unknown fields are passed over. https://protobuf.dev/programming-guides/en
 
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
+from itertools import count
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -17,7 +18,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from translog.errors import MalformedError, TooLargeError
-from translog.events.jsontext import JSONObject, RecordError, Slice
+from translog.events.jsontext import JSONObject, RecordError, Slice, require_few_around
 from translog.events.sources.otlp_json import TOO_DEEP, VALUE_DEPTH_MAX, undecoded
 
 ENCODING = "protobuf"
@@ -29,17 +30,20 @@ _NUMBER_MAX = 2**29 - 1
 def split_protobuf(body: bytes, records_max: int) -> list[Slice]:
     """The records of a request in protobuf. Raises MalformedError, TooLargeError."""
     slices: list[Slice] = []
-    for number, begin, end in _fields(body, 0, len(body)):
+    passed = count(1)
+    for number, begin, end in _fields(body, 0, len(body), passed, records_max):
         if number == 1:
-            _split_resource_logs(body, begin, end, slices, records_max)
+            _split_resource_logs(body, begin, end, slices, records_max, passed)
     return slices
 
 
-def _split_resource_logs(body: bytes, begin: int, end: int, slices: list[Slice], records_max: int) -> None:
-    resource, scopes, url = _parts(body, begin, end)
+def _split_resource_logs(
+    body: bytes, begin: int, end: int, slices: list[Slice], records_max: int, passed: Iterator[int]
+) -> None:
+    resource, scopes, url = _parts(_fields(body, begin, end, passed, records_max), body)
     shared = _decode_shared(resource, _normal_resource)
     for scope_begin, scope_end in scopes:
-        scope, records, scope_url = _parts(body, scope_begin, scope_end)
+        scope, records, scope_url = _parts(_fields(body, scope_begin, scope_end, passed, records_max), body)
         if len(slices) + len(records) > records_max:
             raise TooLargeError(
                 f"more than {records_max} records in one request", hint="send smaller batches", code="too-many-entries"
@@ -49,24 +53,28 @@ def _split_resource_logs(body: bytes, begin: int, end: int, slices: list[Slice],
             slices += [parse_protobuf(body[at:until], context) for at, until in records]
 
 
-def _parts(body: bytes, begin: int, end: int) -> tuple[bytes, list[tuple[int, int]], bytes]:
-    """Of a ResourceLogs or ScopeLogs: the resource or scope, where its ScopeLogs or LogRecords are, its schema URL."""
-    shared, url = b"", b""
+def _parts(fields: Iterator[tuple[int, int, int]], body: bytes) -> tuple[bytes, list[tuple[int, int]], bytes]:
+    """Of the fields of a ResourceLogs or ScopeLogs: the resource or scope, where its ScopeLogs or LogRecords are, its
+    schema URL."""
+    shared = []
+    url = b""
     places = []
-    for number, at, until in _fields(body, begin, end):
+    for number, at, until in fields:
         if number == 1:
-            shared += body[at:until]
+            shared.append(body[at:until])
         elif number == 2:
             places.append((at, until))
         elif number == 3:
             url = body[at:until]
-    return shared, places, url
+    return b"".join(shared), places, url
 
 
-def _fields(body: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """The fields of a message that have a length: number, where their bytes begin, where they end. Raises MalformedError."""
+def _fields(body: bytes, at: int, end: int, passed: Iterator[int], records_max: int) -> Iterator[tuple[int, int, int]]:
+    """The fields of a message that have a length: number, where their bytes begin, where they end. `passed` counts those of all
+    messages, of any type. Raises MalformedError, TooLargeError for more than belong to so many records."""
     groups: list[int] = []
     while at < end:
+        require_few_around(next(passed), records_max)
         tag, at = _varint(body, at, end, bytes_max=5)
         number, kind = tag >> 3, tag & 7
         if not 1 <= number <= _NUMBER_MAX:
