@@ -13,6 +13,7 @@ from events.mutants import RECORDS_MAX, mutated, take
 from events.test_source_otlp import AS_JSON, AS_PROTOBUF, AUDITED, attribute, to_protobuf, wrapped
 from translog.events.jsontext import Slice
 from translog.events.sources.audit import (
+    AUDIT,
     CONFLICT,
     DELIVERED,
     INVALID,
@@ -26,7 +27,6 @@ from translog.events.sources.audit import (
     integrity_hash,
     record_id,
 )
-from translog.events.sources.audit import AUDIT
 
 
 def slice_of(record: Any) -> Slice:
