@@ -22,6 +22,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from events.mutants import JSON_VALUES, RECORDS_MAX, TEXTS, mutated, take
 from translog.errors import MalformedError, TooLargeError
 from translog.events.jsontext import AROUND_MAX, Slice
+from translog.events.sources import otlp_protobuf
 from translog.events.sources.otlp import (
     JSON,
     OTLP,
@@ -31,7 +32,7 @@ from translog.events.sources.otlp import (
     split_logs,
 )
 from translog.events.sources.otlp_json import VALUE_DEPTH_MAX, split_json
-from translog.events.sources.otlp_protobuf import split_protobuf
+from translog.events.sources.otlp_protobuf import parse_protobuf, split_protobuf
 
 EXAMPLE = Path(__file__).parents[3] / "shared" / "data" / "otlp" / "logs.json"
 AS_JSON = {"content-type": "application/json; charset=utf-8"}
@@ -659,3 +660,43 @@ def test_fields_and_attributes_may_hold_anything(record: dict[str, Any], key: st
 def test_any_bytes_as_json_are_malformed_or_logged(body: bytes) -> None:
     take_if_possible(body, AS_JSON)
     take_if_possible(b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[' + body + b"]}]}]}", AS_JSON)
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A field of protobuf with a length."""
+    length = len(content)
+    varint = b""
+    while length > 0x7F:
+        varint += bytes([length & 0x7F | 0x80])
+        length >>= 7
+    return bytes([number << 3 | 2]) + varint + bytes([length]) + content
+
+
+NOTHINGS = {
+    "attributes": _field(6, b"") * 200_000,
+    "an array": _field(5, _field(5, _field(1, b"") * 200_000)),
+    "a list within an array": _field(5, _field(5, _field(1, _field(6, _field(1, b"") * 200_000)))),
+    "an attribute's array": _field(6, _field(2, _field(5, _field(1, b"") * 200_000))),
+}
+
+
+@pytest.mark.parametrize("name", NOTHINGS)
+def test_a_record_of_very_many_items_in_protobuf_is_kept_and_not_decoded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two bytes can be an object of a hundred: the library must not see them."""
+    raw = NOTHINGS[name]
+    monkeypatch.setattr(otlp_protobuf, "LogRecord", None)
+    record = parse_protobuf(raw, {})
+    assert (record.raw, record.value, record.error) == (raw, None, "more than 100000 items")
+
+
+def test_a_resource_of_very_many_items_in_protobuf_loses_no_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(otlp_protobuf, "Resource", None)
+    body = _field(1, _field(1, _field(1, b"") * 200_000) + _field(2, _field(2, b"\x1a\x01x")))
+    (record,) = split_protobuf(body, 10)
+    assert not record.error
+    assert record.context["resource"]["error"] == "more than 100000 items"
+
+
+def test_a_large_record_of_few_items_is_decoded() -> None:
+    raw = _field(5, _field(1, b"x" * 1_000_000))
+    assert parse_protobuf(raw, {}).value["body"] == {"stringValue": "x" * 1_000_000}

@@ -18,7 +18,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from translog.errors import MalformedError, TooLargeError
-from translog.events.jsontext import JSONObject, RecordError, Slice, require_few_around
+from translog.events.jsontext import ITEMS_MAX, JSONObject, RecordError, Slice, require_few_around
 from translog.events.sources.otlp_json import TOO_DEEP, VALUE_DEPTH_MAX, undecoded
 
 ENCODING = "protobuf"
@@ -117,9 +117,43 @@ def _malformed(at: int) -> MalformedError:
     return MalformedError(f"the body is not an OTLP request in protobuf: no field at byte {at}")
 
 
+def _require_few_items(raw: bytes, kind: str) -> None:
+    """Raises RecordError for a message with more fields, at any depth, than a record may have items: the library would make an
+    object of each, and two bytes can be one."""
+    if len(raw) <= 2 * ITEMS_MAX:
+        return
+    passed = count(1)
+    waiting = [(kind, 0, len(raw))]
+    try:
+        while waiting:
+            kind, begin, end = waiting.pop()
+            for number, at, until in _fields(raw, begin, end, passed, 0):
+                if (kind, number) in _WITHIN:
+                    waiting.append((_WITHIN[kind, number], at, until))
+    except TooLargeError:
+        raise RecordError(f"more than {ITEMS_MAX} items") from None
+    except MalformedError:
+        return  # the library says so
+
+
+_WITHIN = {
+    ("record", 5): "value",
+    ("record", 6): "pair",
+    ("resource", 1): "pair",
+    ("scope", 3): "pair",
+    ("pair", 2): "value",
+    ("value", 5): "array",
+    ("value", 6): "list",
+    ("array", 1): "value",
+    ("list", 1): "pair",
+}
+"""The messages within messages that repeat, by kind and number of field."""
+
+
 def parse_protobuf(raw: bytes, context: JSONObject) -> Slice:
     """The slice of one LogRecord, its value in normal form."""
     try:
+        _require_few_items(raw, "record")
         return Slice(raw, _normal_record(LogRecord.FromString(raw)), "", context)
     except DecodeError:
         return Slice(raw, None, "not a LogRecord of OTLP in protobuf", context)
@@ -162,6 +196,7 @@ def _normal_record(record: LogRecord) -> JSONObject:
 
 
 def _normal_resource(raw: bytes) -> JSONObject:
+    _require_few_items(raw, "resource")
     resource = Resource.FromString(raw)
     return _without_defaults(
         attributes=_normal_pairs(resource.attributes, 0), droppedAttributesCount=resource.dropped_attributes_count
@@ -169,6 +204,7 @@ def _normal_resource(raw: bytes) -> JSONObject:
 
 
 def _normal_scope(raw: bytes) -> JSONObject:
+    _require_few_items(raw, "scope")
     scope = InstrumentationScope.FromString(raw)
     return _without_defaults(
         name=scope.name,
