@@ -11,13 +11,13 @@ import pytest
 from translog.errors import CorruptionError, PushbackError
 from translog.events.texts import Header, format_header
 from translog.log.access import LogAccess, Mode
-from translog.server import events_read_api
+from translog.server import events_read_api, intake
 from translog.server.intake import Intake
 from translog.storage.store import Profile
 
 from .conftest import Serve
 from .event_log import EVENTS, JSON, by, entries, entry_bytes, index_of, member, record, send
-from .harness import NDJSON, ORIGIN, Running
+from .harness import NDJSON, ORIGIN, Running, until
 from .test_sealed import PATH, body_of, sealed, whole
 
 
@@ -122,8 +122,8 @@ async def test_a_stop_does_not_wait_for_what_is_being_prepared(serve: Serve) -> 
     log = await serve(profile=Profile.EVENTS, drain_timeout_ms=200)
     assert log.server.service.mode is Mode.OPEN
     release = threading.Event()
-    intake = next(item for item in _intakes(log))
-    work = asyncio.create_task(intake.in_thread(release.wait))
+    (found,) = _intakes(log)
+    work = asyncio.create_task(found.in_thread(release.wait))
     await asyncio.sleep(0.05)
     begin = asyncio.get_running_loop().time()
     try:
@@ -139,3 +139,36 @@ def _intakes(log: Running) -> list[Intake]:
     callbacks: list[Callable[..., Any]] = [callback for _, callback in log.server._stack._exit_callbacks]  # type: ignore[attr-defined]
     closing = [callback.__wrapped__ for callback in callbacks if hasattr(callback, "__wrapped__")]
     return [close.__self__ for close in closing if isinstance(getattr(close, "__self__", None), Intake)]
+
+
+@pytest.mark.parametrize(("wait_s", "between"), [(10, False), (0.001, True)], ids=["gives way", "not for ever"])
+async def test_a_large_batch_gives_way_to_small_ones(
+    event_log: Running, monkeypatch: pytest.MonkeyPatch, wait_s: float, between: bool
+) -> None:
+    """While a small batch is prepared, no turn of a large one comes in between, unless it has waited its time."""
+    turns: list[str] = []
+    in_thread = Intake.in_thread
+
+    async def told(self: Intake, work: Any) -> Any:
+        items = getattr(work, "args", [[]])[-1]
+        name = "" if not items else "small" if b"small" in items[0].raw else "large"
+        turns.append(name)
+        result = await in_thread(self, work)
+        if name == "small":
+            await asyncio.sleep(0.02)
+        return result
+
+    async def post(name: str, count: int) -> None:
+        records = [record(f"{name}{number}") for number in range(count)]
+        (await send(event_log, records, "?receipts=none&ack=durable")).require_ok()
+
+    monkeypatch.setattr(Intake, "in_thread", told)
+    monkeypatch.setattr(intake, "_GIVE_WAY_S", wait_s)
+    large = asyncio.create_task(post("large", 5_000))
+    await until(lambda: turns.count("large") >= 3)
+    await post("small", 400)
+    await large
+    first, last = turns.index("small"), len(turns) - turns[::-1].index("small")
+    assert ("large" in turns[first:last]) == between
+    assert turns.count("large") == 79
+    assert len(await entries(event_log)) == 5_400

@@ -11,7 +11,7 @@ import asyncio
 import hmac
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -43,6 +43,9 @@ needs in the processor's caches, which saves a fifth of the time."""
 _SMALL_RECORDS = 512
 """Batches above it are prepared one behind the other, with smaller ones in between: all at once they would all be done late,
 and make one long commit that others wait for. The API server of Kubernetes sends 400 events at most."""
+_GIVE_WAY_S = 0.1
+"""Between two turns, a large batch waits for the smaller ones at most so long: senders of small ones have less patience, and
+must not keep it from going on either."""
 _SHARED_BYTES_MAX = 64 * 1024 * 1024
 """What records of one request share (a resource, headers), times the records that share it: it is kept with each of them, so a
 small body could otherwise become any amount."""
@@ -111,6 +114,8 @@ class Intake:
         self._host = host
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="intake")
         self._large = asyncio.Lock()
+        self._small = 0
+        self._no_small = asyncio.Event()
 
     def close(self) -> None:
         """Prepares nothing more. What is being prepared goes on, and is not waited for: nobody waits for it any more."""
@@ -211,10 +216,28 @@ class Intake:
         """`work` over the items, which are as large as `records`, some at a time."""
         if len(records) <= _INLINE_RECORDS and sum(len(record.raw) for record in records) <= _INLINE_BYTES:
             return work(items)
+        if len(items) > _SMALL_RECORDS:
+            async with self._large:
+                return await self._turns(work, items, give_way=True)
+        self._small += 1
+        self._no_small.clear()
+        try:
+            return await self._turns(work, items, give_way=False)
+        finally:
+            self._small -= 1
+            if not self._small:
+                self._no_small.set()
+
+    async def _turns(
+        self, work: Callable[[Sequence[T]], list[_Prepared]], items: Sequence[T], *, give_way: bool
+    ) -> list[_Prepared]:
         prepared = []
-        async with self._large if len(items) > _SMALL_RECORDS else nullcontext():
-            for start in range(0, len(items), _TURN_RECORDS):
-                prepared += await self.in_thread(partial(work, items[start : start + _TURN_RECORDS]))
+        for start in range(0, len(items), _TURN_RECORDS):
+            if give_way and self._small:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_GIVE_WAY_S):
+                        await self._no_small.wait()
+            prepared += await self.in_thread(partial(work, items[start : start + _TURN_RECORDS]))
         return prepared
 
     def _prepare(self, stream: StreamName, source: Source, records: Sequence[Slice]) -> list[_Prepared]:
