@@ -36,6 +36,7 @@ from .translog_command import named_resources, run_fsck
 ACCEPTS, REFUSES, HANGS, CRASHES = Verdict
 SIZES = (1, 255, 256, 257, 1_000, 70_000)
 BATCH_ENTRIES = 10_000
+_BROKEN_OFF = re.compile(r'W\d{4} .* hammer\.go:\d+\] get\("[^"]*"\): .*: context canceled')
 
 
 class NewLog:
@@ -127,7 +128,9 @@ def test_tesseras_load_test_finds_nothing_wrong(new_log: NewLog, tessera: Tesser
         judged = tessera.fsck(url, new_log.vkey)  # of a log that may still be growing: its last writes were under way
     assert result.returncode == 0, result.stderr
     assert "Reached tree size goal of 500 " in result.stderr
-    assert not re.findall(r"^[WEF]\d{4} .*", result.stderr, flags=re.MULTILINE)
+    # Once it has reached its goal it breaks off its own requests, and warns of those that were under way.
+    warnings = re.findall(r"^[WEF]\d{4} .*", result.stderr, flags=re.MULTILINE)
+    assert [line for line in warnings if not _BROKEN_OFF.fullmatch(line)] == []
     assert judged.verdict is ACCEPTS, judged.reason
 
 
