@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from translog import errors
-from translog.errors import NotFoundError, PushbackError, RemoteError, TranslogError
+from translog.errors import NotFoundError, OldSizeError, PushbackError, RateLimitedError, RemoteError, TranslogError
 
 
 def family(error: type[TranslogError]) -> Iterator[type[TranslogError]]:
@@ -39,7 +39,9 @@ def test_codes_are_kebab_case_and_errors_say_what_they_are_for(error: type[Trans
 
 @pytest.mark.parametrize("error", FAMILY)
 def test_an_error_carries_detail_hint_and_code(error: type[TranslogError]) -> None:
-    needs: dict[str, Any] = {"retry_after_ms": 5} if error is PushbackError else {}
+    needs: dict[str, Any] = {"retry_after_ms": 5} if error in (PushbackError, RateLimitedError) else {}
+    if error is OldSizeError:
+        needs = {"size": 5}
     bare = error("what is wrong", **needs)
     assert (str(bare), bare.detail, bare.hint, bare.code) == ("what is wrong", "what is wrong", "", error.default_code)
     full = error("what is wrong", hint="what to do", code="special", **needs)

@@ -125,6 +125,26 @@ class WrongNumberError(ConflictError):
         self.expected = expected
 
 
+class OldSizeError(ConflictError):
+    """A witness has another size than the one a request builds on. `size` is that of the checkpoint it cosigned last."""
+
+    default_code = "old-size"
+
+    def __init__(self, detail: str, *, size: int, hint: str = "", code: str = "") -> None:
+        super().__init__(detail, hint=hint, code=code)
+        self.size = size
+
+
+class RateLimitedError(TranslogError):
+    """Too often: nothing was done; try again after `retry_after_ms`."""
+
+    default_code = "rate-limited"
+
+    def __init__(self, detail: str, *, retry_after_ms: int, hint: str = "", code: str = "") -> None:
+        super().__init__(detail, hint=hint, code=code)
+        self.retry_after_ms = retry_after_ms
+
+
 class PushbackError(TranslogError):
     """Not now: nothing was written; try again after `retry_after_ms`."""
 

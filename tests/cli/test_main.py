@@ -15,7 +15,7 @@ from cli.harness import PATIENCE_S, STRICT, require_plain, run, run_program
 from translog import __version__, errors
 from translog.cli import main as main_module
 from translog.cli.main import COMMANDS, EXIT_CODES, exit_code_of
-from translog.errors import PushbackError, TranslogError
+from translog.errors import OldSizeError, PushbackError, RateLimitedError, TranslogError
 
 SERVER_PACKAGES = ("aiohttp", "plyvel", "plyvel_next", "pydantic", "pydantic_settings", "structlog", "prometheus_client")
 
@@ -30,7 +30,9 @@ FAMILY = [kind for kind in _family(TranslogError) if kind.__module__ == errors._
 
 
 def _make(kind: type[TranslogError]) -> TranslogError:
-    return PushbackError("what is wrong", retry_after_ms=1) if kind is PushbackError else kind("what is wrong", hint="do this")
+    if kind in (PushbackError, RateLimitedError):
+        return kind("what is wrong", retry_after_ms=1)
+    return kind("what is wrong", size=1) if kind is OldSizeError else kind("what is wrong", hint="do this")
 
 
 @pytest.mark.parametrize("kind", FAMILY)
@@ -50,6 +52,8 @@ def test_the_exit_codes_are_those_of_the_documentation() -> None:
         "PermissionDenied",
         "Conflict",
         "WrongNumber",
+        "OldSize",
+        "RateLimited",
         "UnsupportedMedia",
         "NotFound",
         "Pushback",

@@ -12,8 +12,8 @@ from cli.harness import Result, require_plain, run
 from translog.core.checkpoint import Checkpoint, format_checkpoint
 from translog.core.cosignature import KeySigner
 from translog.core.keys import KeyType, SKey
-from translog.core.note import sign_note
-from translog.core.proof import Receipt, format_receipt
+from translog.core.note import Signature, format_note, sign_note
+from translog.core.proof import Receipt, format_receipt, parse_receipt
 
 WITNESS = SKey(name="witness.example", type=KeyType.COSIGNATURE_ED25519, seed=bytes(range(64, 96)))
 
@@ -67,9 +67,11 @@ def test_a_receipt_that_holds_is_ok(case: Case) -> None:
     assert (result.code, result.err) == (0, "")
     assert result.out.splitlines() == [
         "OK: entry 5 is in the log",
+        "  when it was logged is not shown: no signature that counts states a time",
         f"  {ORIGIN}, 7 entries, root {case.log.files['checkpoint'].decode().splitlines()[2]}",
         f"    signed by {ORIGIN} (Ed25519)",
         "    cosigned by nobody the policy lists: only the log's operator vouches for it",
+        "  the policy asks for no witnesses: the log's operator alone could show a split view",
     ]
 
 
@@ -77,18 +79,115 @@ def test_json_is_one_document_that_says_what_was_verified(case: Case) -> None:
     result = case.verify("--json")
     assert (result.code, result.err, result.out.count("\n")) == (0, "", 1)
     root = case.log.files["checkpoint"].decode().splitlines()[2]
-    signed = [{"name": ORIGIN, "vkey": str(ED25519.vkey), "algorithm": "Ed25519", "time_s": None}]
-    checkpoint = {"origin": ORIGIN, "size": 7, "root": root, "signed": signed, "cosigned": []}
-    assert json.loads(result.out) == {"ok": True, "count": 1, "index": 5, "checkpoints": [checkpoint]}
+    signed = [{"name": ORIGIN, "vkey": str(ED25519.vkey), "algorithm": "Ed25519", "post_quantum": False, "time_s": None}]
+    checkpoint = {"origin": ORIGIN, "size": 7, "root": root, "signed": signed, "cosigned": [], "no_later_than_s": None}
+    worth: dict[str, object] = dict.fromkeys(("split", "split_quantum", "stop", "views"))
+    worth |= {key: [] for key in ("witnesses", "post_quantum", "classic", "unused", "repeated", "uncounted")}
+    assert json.loads(result.out) == {
+        "ok": True,
+        "count": 1,
+        "index": 5,
+        "no_later_than_s": None,
+        "checkpoints": [checkpoint],
+        "policy": worth,
+    }
 
 
 def test_witnesses_and_times_are_shown(case: Case) -> None:
     case.receipt.write_bytes(case.make_receipt(5, ED25519, MLDSA44, WITNESS))
     case.policy.write_text(f"log {MLDSA44.vkey}\nwitness paul {WITNESS.vkey}\nquorum paul\n")
-    assert case.verify().out.splitlines()[2:] == [
-        f"    signed by {ORIGIN} (ML-DSA-44) at 2023-11-14T22:13:20Z",
+    lines = case.verify().out.splitlines()
+    assert lines[1] == "  logged no later than 2023-11-14T22:13:20Z, by the clocks of the witnesses the policy asks for"
+    assert lines[3:] == [
+        f"    signed by {ORIGIN} (ML-DSA-44, post-quantum) at 2023-11-14T22:13:20Z",
         "    cosigned by paul (Ed25519) at 2023-11-14T22:13:20Z",
+        "  a split view would take 1 dishonest witness, or none where Ed25519 can be forged",
     ]
+
+
+QUORUM = {
+    name: SKey(name=f"{name}.example", type=KeyType.COSIGNATURE_MLDSA44, seed=bytes([number]) * 32)
+    for number, name in enumerate(("mary", "nina", "otto"), start=1)
+}
+T = 1_700_000_000
+
+
+def _witnessed(case: Case, quorum: str, **times_s: int) -> bytes:
+    """The receipt, cosigned by the witnesses of QUORUM at these times, signed by the log long after. Writes the policy."""
+    text = format_checkpoint(Checkpoint(origin=ORIGIN, size=7, root=case.log.root(7)))
+    signed = [(MLDSA44, T + 10_000), *((QUORUM[name], time_s) for name, time_s in times_s.items())]
+    signatures = [
+        Signature(name=skey.name, key_id=skey.vkey.key_id, payload=KeySigner(skey).sign(text, time_s=time_s))
+        for skey, time_s in signed
+    ]
+    witnesses = "".join(f"witness {name} {skey.vkey}\n" for name, skey in QUORUM.items())
+    case.policy.write_text(f"log {MLDSA44.vkey}\n{witnesses}group two 2 mary nina otto\nquorum {quorum}\n")
+    proof = tuple(case.log.oracle.path(5, 0, 7))
+    return format_receipt(Receipt(index=5, proof=proof, checkpoint=format_note(text, signatures)))
+
+
+def test_a_receipt_says_when_enough_witnesses_had_cosigned_and_what_that_is_worth(case: Case) -> None:
+    case.receipt.write_bytes(_witnessed(case, "two", mary=T + 500, nina=T + 100, otto=T + 300))
+    lines = case.verify().out.splitlines()
+    assert lines[1] == "  logged no later than 2023-11-14T22:18:20Z, by the clocks of the witnesses the policy asks for"
+    assert lines[4:] == [
+        "    cosigned by mary (ML-DSA-44, post-quantum) at 2023-11-14T22:21:40Z",
+        "    cosigned by nina (ML-DSA-44, post-quantum) at 2023-11-14T22:15:00Z",
+        "    cosigned by otto (ML-DSA-44, post-quantum) at 2023-11-14T22:18:20Z",
+        "  a split view would take 1 dishonest witness",
+    ]
+    document = json.loads(case.verify("--json").out)
+    assert document["no_later_than_s"] == document["checkpoints"][0]["no_later_than_s"] == T + 300
+    assert [(each["name"], each["post_quantum"]) for each in document["checkpoints"][0]["cosigned"]] == [
+        (name, True) for name in QUORUM
+    ]
+    assert document["policy"]["split"] == document["policy"]["split_quantum"] == ["mary.example"]
+    assert document["policy"]["stop"] == ["mary.example", "nina.example"]
+
+
+def test_a_witness_that_the_quorum_does_not_name_vouches_for_nothing(case: Case) -> None:
+    case.receipt.write_bytes(_witnessed(case, "otto", mary=T, otto=T + 1))
+    lines = case.verify().out.splitlines()
+    assert lines[1].startswith("  logged no later than 2023-11-14T22:13:21Z, ")
+    assert "    cosigned by mary (ML-DSA-44, post-quantum) at 2023-11-14T22:13:20Z, whom the policy does not ask for" in lines
+    assert "    cosigned by otto (ML-DSA-44, post-quantum) at 2023-11-14T22:13:21Z" in lines
+    assert json.loads(case.verify("--json").out)["policy"]["unused"] == ["mary", "nina"]
+    case.receipt.write_bytes(_witnessed(case, "none", mary=T))
+    lines = case.verify().out.splitlines()
+    assert lines[1] == "  logged no later than 2023-11-15T01:00:00Z, by the log's own clock"
+    assert lines[-2].endswith(", whom the policy does not ask for")
+    assert lines[-1] == "  the policy asks for no witnesses: the log's operator alone could show a split view"
+
+
+def test_many_receipts_were_logged_no_later_than_the_latest_of_their_checkpoints_says(case: Case) -> None:
+    folder, lines = case.save_all()
+    early, late = (parse_receipt(_witnessed(case, "two", mary=time_s, nina=time_s)).checkpoint for time_s in (T, T + 400))
+    for index in range(7):
+        receipt = Receipt(index=index, proof=tuple(case.log.oracle.path(index, 0, 7)), checkpoint=late if index == 3 else early)
+        (folder / f"{index}.tlog-proof").write_bytes(format_receipt(receipt))
+    result = case.verify_all(folder, lines)
+    assert result.out.splitlines()[:3] == [
+        "OK: all 7 entries are in the log",
+        "  logged no later than 2023-11-14T22:20:00Z, by the clocks of the witnesses the policy asks for",
+        "  under 2 checkpoints; the last:",
+    ]
+    document = json.loads(case.verify_all(folder, lines, "--json").out)
+    assert document["no_later_than_s"] == T + 400
+    assert [each["no_later_than_s"] for each in document["checkpoints"]] == [T, T + 400]
+    (folder / "3.tlog-proof").write_bytes(case.make_receipt(3, ED25519))
+    case.policy.write_text(f"log {ED25519.vkey}\nlog {MLDSA44.vkey}\nquorum none\n")
+    document = json.loads(case.verify_all(folder, lines, "--json").out)
+    assert document["no_later_than_s"] is None
+    assert [each["no_later_than_s"] for each in document["checkpoints"]] == [T + 10_000, None]
+    assert "when all were logged is not shown" in case.verify_all(folder, lines).out
+
+
+def test_a_policy_that_two_separate_quorums_satisfy_is_said_to_be_worth_nothing(case: Case) -> None:
+    case.receipt.write_bytes(_witnessed(case, "two", mary=T, nina=T + 60))
+    case.policy.write_text(case.policy.read_text().replace("two 2", "two any"))
+    lines = case.verify().out.splitlines()
+    assert lines[1].startswith("  logged no later than 2023-11-14T22:13:20Z, ")
+    assert lines[-1] == "  a split view would take no dishonest witness"
 
 
 def test_an_empty_entry_verifies(case: Case) -> None:

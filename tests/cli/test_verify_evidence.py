@@ -56,9 +56,10 @@ def test_what_is_proven_is_said(case: Case) -> None:
         "  withheld, but part of the event: metadata, time, api, score, status",
         "  Any other field was never in the event.",
         f"  {ORIGIN}, 7 entries, root {root}",
-        f"    signed by {ORIGIN} (ML-DSA-44) at 2025-11-21T18:35:00Z",
+        f"    signed by {ORIGIN} (ML-DSA-44, post-quantum) at 2025-11-21T18:35:00Z",
         "    cosigned by paul (Ed25519) at 2025-11-21T18:35:00Z",
-        "    cosigned by mary (ML-DSA-44) at 2025-11-21T18:35:00Z",
+        "    cosigned by mary (ML-DSA-44, post-quantum) at 2025-11-21T18:35:00Z",
+        "  a split view would take 2 dishonest witnesses, or 1 where Ed25519 can be forged",
     ]
 
 
@@ -86,6 +87,18 @@ def test_json_is_one_document_that_says_the_same(case: Case) -> None:
         "fields": EVENT,
         "withheld": [],
         "stream_checkpoint": {"origin": SENDER.name, "size": 5, "signature_checked": False},
+        "policy": {
+            "witnesses": [forgeries.WITNESS.name, forgeries.WITNESS_MLDSA.name],
+            "split": [forgeries.WITNESS.name, forgeries.WITNESS_MLDSA.name],
+            "split_quantum": [forgeries.WITNESS_MLDSA.name],
+            "stop": [forgeries.WITNESS.name],
+            "views": [[forgeries.WITNESS.name, forgeries.WITNESS_MLDSA.name]] * 2,
+            "post_quantum": ["mary"],
+            "classic": ["paul"],
+            "unused": [],
+            "repeated": [],
+            "uncounted": [],
+        },
     }
     case.use(GOOD["two fields"])
     document = json.loads(case.verify("--json").out)

@@ -13,14 +13,17 @@ from aiohttp import web
 from client.serving import make_log, policy_for, served, url_of
 from client.simulator import ED25519, MLDSA44, ORIGIN, POLICY, STRANGER, Answer, Simulator, entries_of, policy_of, respond
 from translog.client import transport
-from translog.client.submit import Appended, Submitter
+from translog.client.submit import Appended, LogInfo, Submitter
+from translog.core.keys import KeyType, SKey
 from translog.core.merkle import hash_leaf
+from translog.core.policy import parse_policy
 from translog.core.proof import Receipt, format_receipt, parse_receipt, verify_receipt
 from translog.core.tile import decode_bundle
 from translog.core.wire import encode_base64
 from translog.errors import InclusionError, MalformedError, RemoteError, SignatureError, TooLargeError
 
 ADD = "v1/entries"
+WITNESS = SKey(name="w.example", type=KeyType.COSIGNATURE_MLDSA44, seed=bytes(32))
 NEW = [b"new 0", b"", b"new 2"]
 
 
@@ -518,6 +521,38 @@ async def test_an_origin_that_is_no_name_is_refused() -> None:
 async def test_keys_of_another_name_than_the_origin_are_refused() -> None:
     with pytest.raises(RemoteError):
         await _ask(_info(origin="log.example/innocent"))
+
+
+async def test_the_policy_that_a_log_states_is_parsed() -> None:
+    text = f"log {MLDSA44.vkey}\nwitness w {WITNESS.vkey} https://w.example/\nquorum w\n"
+    info = await _ask(_info(policy=text))
+    assert isinstance(info, LogInfo)
+    assert info.policy == parse_policy(text.encode())
+    info = await _ask(_info())
+    assert isinstance(info, LogInfo)
+    assert info.policy is None
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        None,
+        7,
+        ["quorum none"],
+        "",
+        "nonsense",
+        "quorum none\n\ud800",
+        f"log {STRANGER.vkey}\nquorum none\n",
+        f"log {ED25519.vkey}\nwitness w {SKey(name='w', type=MLDSA44.type, seed=MLDSA44.seed).vkey}\nquorum w\n",
+        f"witness w {SKey(name=ORIGIN, type=MLDSA44.type, seed=bytes(32)).vkey}\nquorum w\n",
+    ],
+)
+async def test_a_stated_policy_that_is_none_or_trusts_another_is_refused(policy: object) -> None:
+    with pytest.raises(RemoteError):
+        await _ask(_info(policy=policy))
+    if policy is not None:  # null is a log that asks nobody to cosign
+        with pytest.raises(RemoteError):
+            await _ask(_info(policy="quorum none\n", publication_policy=policy))
 
 
 async def test_checkpoints_and_receipts_are_fetched_by_size_and_index() -> None:

@@ -32,6 +32,7 @@ from translog.core.policy import (
     PolicyGroup,
     PolicyWitness,
     format_log_policy,
+    format_policy,
     parse_policy,
     require_quorum,
     verify_checkpoint,
@@ -403,3 +404,99 @@ def test_a_log_without_a_key_that_signs_has_no_policy() -> None:
     for keys in ([], [WITNESS.vkey]):
         with pytest.raises(MalformedError):
             format_log_policy(keys)
+
+
+# The policy of one log and its witnesses
+
+
+def test_a_publication_policy_gives_witnesses_groups_and_quorum_but_no_log() -> None:
+    publication = parse(
+        f"log {SKey(name='other.example', type=KeyType.ED25519, seed=bytes(32)).vkey}\n"
+        f"witness w1 {vkey(1)} https://w1.example/\nwitness w2 {vkey(2)}\nwitness m {WITNESS_MLDSA.vkey}\n"
+        "group g all w1 w2\ngroup h 2 g m\nquorum h\n"
+    )
+    text = format_log_policy([LOG.vkey, LOG_MLDSA.vkey], publication=publication)
+    policy = parse(text)
+    assert [log.vkey for log in policy.logs] == [LOG_MLDSA.vkey]
+    assert (policy.witnesses, policy.groups, policy.quorum) == (publication.witnesses, publication.groups, "h")
+    assert "# Ed25519 only, so that a quantum computer could forge their cosignatures: w1, w2\n" in text
+    assert "No witnesses" not in text
+
+
+def test_of_a_witness_with_both_keys_the_policy_lists_the_stronger_one_unless_told_otherwise() -> None:
+    both = f"witness e {WITNESS_VKEY}\nwitness m {WITNESS_MLDSA.vkey}\ngroup w any e m\nquorum w\n"
+    text = format_log_policy([LOG.vkey, LOG_MLDSA.vkey], publication=parse(both))
+    assert [witness.vkey for witness in parse(text).witnesses.values()] == [WITNESS_MLDSA.vkey]
+    assert "# Ed25519 only" not in text
+    text = format_log_policy([LOG.vkey, LOG_MLDSA.vkey], classic=True, publication=parse(both))
+    assert [str(witness.vkey) for witness in parse(text).witnesses.values()] == [WITNESS_VKEY]
+    assert "known here" not in text
+    alone = parse(f"witness m {WITNESS_MLDSA.vkey}\nquorum m\n")
+    text = format_log_policy([LOG.vkey], classic=True, publication=alone)
+    assert "# Without an Ed25519 key that is known here: m\n" in text
+
+
+def test_a_publication_policy_that_asks_for_nobody_keeps_the_warning() -> None:
+    text = format_log_policy([LOG_MLDSA.vkey], publication=parse(f"witness w {WITNESS_VKEY}\nquorum none\n"))
+    assert text.splitlines()[1] == "# No witnesses: the log's operator alone could show different people different trees."
+    assert parse(text).quorum == "none"
+
+
+@pytest.mark.parametrize(
+    "witness", [VKey(name="w", type=KeyType.COSIGNATURE_MLDSA44, public_key=LOG_MLDSA.vkey.public_key), LOG_MLDSA.vkey]
+)
+def test_a_publication_policy_in_which_the_log_witnesses_itself_is_refused(witness: VKey) -> None:
+    with pytest.raises(MalformedError, match="a log cannot witness itself"):
+        format_log_policy([LOG_MLDSA.vkey], publication=parse(f"witness w {witness}\nquorum w\n"))
+
+
+def test_a_publication_policy_with_names_that_are_no_text_is_refused() -> None:
+    publication = parse_policy(b"witness \xff " + WITNESS_VKEY.encode() + b"\nquorum \xff\n")
+    with pytest.raises(MalformedError, match="not UTF-8"):
+        format_log_policy([LOG_MLDSA.vkey], publication=publication)
+    publication = parse_policy("witness \u00e9 ".encode() + WITNESS_VKEY.encode() + "\nquorum \u00e9\n".encode())
+    assert parse(format_log_policy([LOG_MLDSA.vkey], publication=publication)).witnesses == publication.witnesses
+
+
+def test_a_url_of_two_words_makes_no_policy() -> None:
+    with pytest.raises(MalformedError):
+        format_log_policy([LOG_MLDSA.vkey], url="https://log.example/ x")
+    with pytest.raises(MalformedError):
+        format_log_policy([LOG_MLDSA.vkey], url=f"https://log.example/\nlog {LOG.vkey} x y")
+
+
+# Writing any policy
+
+
+def test_a_policy_is_written_in_one_form() -> None:
+    text = (
+        f"log {LOG_VKEY} https://log.example/\nlog {LOG_MLDSA.vkey}\n"
+        f"witness w1 {vkey(1)} https://w1.example/\nwitness w2 {vkey(2)}\nwitness w3 {vkey(3)}\n"
+        "group one any w1\ngroup g all one w2\ngroup h any g w3\nquorum h\n"
+    )
+    assert format_policy(parse(text)) == text
+    messy = "# hello\n\n" + text.replace(" ", " \t ").replace("group one any w1", "group one 1 w1").replace("all", "2")
+    assert format_policy(parse(messy)) == text
+    three = THREE + "group g 2 w1 w2 w3\nquorum g\n"
+    assert format_policy(parse(three)) == three
+
+
+_NAME = st.binary(min_size=1, max_size=6).map(
+    lambda name: bytes(octet if octet > 0x20 and octet != 0x7F else 0x23 for octet in name)
+)
+
+
+@given(st.lists(_NAME.filter(lambda name: name != b"none"), min_size=3, max_size=8, unique=True), st.data())
+def test_what_was_written_reads_back_as_the_same_whatever_the_names(names: list[bytes], data: st.DataObject) -> None:
+    *witnesses, group, outer = names
+    urls = data.draw(st.lists(st.one_of(st.just(b""), _NAME), min_size=len(witnesses), max_size=len(witnesses)))
+    rows = [
+        b" ".join((b"witness", name, vkey(n).encode(), url)) for n, (name, url) in enumerate(zip(witnesses, urls, strict=True))
+    ]
+    threshold = data.draw(st.integers(1, len(witnesses)))
+    rows += [b"group %s %d %s" % (group, threshold, b" ".join(witnesses)), b"group %s all %s" % (outer, group)]
+    quorum = data.draw(st.sampled_from([*names, b"none"]))
+    policy = parse_policy(LOG_ROW.encode() + b"\n".join([*rows, b"quorum " + quorum]))
+    text = format_policy(policy)
+    assert parse_policy(text.encode("utf-8", "surrogateescape")) == policy
+    assert format_policy(parse_policy(text.encode("utf-8", "surrogateescape"))) == text

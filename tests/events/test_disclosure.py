@@ -37,6 +37,7 @@ from events.forgeries import (
 from events.known import cases
 from translog.core.keys import KeyType, SKey
 from translog.core.policy import Policy, parse_policy
+from translog.core.quorum import accepted_since
 from translog.errors import DisclosureError, MalformedError, NotFoundError, SignatureError, TranslogError, VerificationError
 from translog.events.disclosure import (
     EVIDENCE_BYTES_MAX,
@@ -44,7 +45,6 @@ from translog.events.disclosure import (
     Evidence,
     LinkedCheckpoint,
     VerifiedEvidence,
-    accepted_since,
     format_evidence,
     make_disclosures,
     make_evidence,

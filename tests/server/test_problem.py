@@ -15,7 +15,9 @@ from translog.errors import (
     CorruptionError,
     HeldError,
     NotFoundError,
+    OldSizeError,
     PushbackError,
+    RateLimitedError,
     RemoteError,
     SettingsError,
     StorageError,
@@ -37,6 +39,8 @@ EXPECTED = {
     "DisclosureError": 422,
     "ConflictError": 409,
     "WrongNumberError": 409,
+    "OldSizeError": 409,
+    "RateLimitedError": 429,
     "RefusedError": 403,
     "AuthenticationError": 401,
     "PermissionDeniedError": 403,
@@ -66,8 +70,10 @@ def subclasses(kind: type[TranslogError] = TranslogError) -> Iterator[type[Trans
 
 
 def make(kind: type[TranslogError]) -> TranslogError:
-    if issubclass(kind, PushbackError):
+    if issubclass(kind, PushbackError | RateLimitedError):
         return kind("what is wrong", hint="what to do", retry_after_ms=1_500)
+    if issubclass(kind, OldSizeError):
+        return kind("what is wrong", hint="what to do", size=7)
     return kind("what is wrong", hint="what to do")
 
 

@@ -22,6 +22,7 @@ from translog.errors import (
     MalformedError,
     NotFoundError,
     PushbackError,
+    RateLimitedError,
     RefusedError,
     RemoteError,
     SettingsError,
@@ -49,6 +50,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "backup": ("translog.cli.backup", "Copy a log into a folder, verified."),
     "restore": ("translog.cli.restore", "Make a log's directory from a backup."),
     "upgrade": ("translog.cli.upgrade", "Migrate a store to this version's format."),
+    "witness": ("translog.cli.witness", "Run a witness, which cosigns other logs' checkpoints."),
     "resume": ("translog.cli.resume", "Let a held log sign again."),
 }
 """Name: (module with a `command`, summary). Modules are named as strings and imported when called."""
@@ -61,6 +63,7 @@ EXIT_CODES: dict[type[TranslogError], int] = {
     TooLargeError: 2,
     NotFoundError: 3,
     ConflictError: 3,
+    RateLimitedError: 3,
     PushbackError: 3,
     StorageError: 4,
     SettingsError: 4,

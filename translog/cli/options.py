@@ -18,13 +18,14 @@ PATH = click.Path(path_type=Path)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
 
 
-def _log_url(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    if not value.startswith(("http://", "https://")):
+def _log_url(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not value.startswith(("http://", "https://")):
         raise click.BadParameter(f"{value!r} is no URL: it starts with http:// or https://")
     return value
 
 
 log_option = click.option("--log", metavar="URL", required=True, callback=_log_url, help="The log's URL.")
+optional_log_option = click.option("--log", metavar="URL", callback=_log_url, help="The log's URL.")
 output_option = click.option("--output", "-o", type=PATH, metavar="FILE", help="Write to this file instead of standard output.")
 token_option = click.option(
     "--token-file", type=PATH, metavar="FILE", help="File with the token to send, for logs that ask for one."

@@ -13,23 +13,18 @@ from typing import Any
 
 import click
 
-from translog.cli.describe import checkpoint_document, describe_checkpoint, format_time
+from translog.cli.describe import checkpoint_document, describe_checkpoint, describe_worth, format_time, worth_document
 from translog.cli.options import PATH, json_option, read_file, read_policy
 from translog.cli.progress import counting
 from translog.core.keys import VKey, parse_vkey
 from translog.core.merkle import hash_leaf
 from translog.core.policy import NO_QUORUM, Policy, VerifiedCheckpoint, verify_checkpoint
 from translog.core.proof import RECEIPT_BYTES_MAX, VerifiedReceipt, parse_receipt, verify_receipt_under
+from translog.core.quorum import PolicyWorth, accepted_by, accepted_since, stated_times, weigh_policy
 from translog.core.tile import ENTRY_BYTES_MAX
 from translog.core.wire import printable
 from translog.errors import DisclosureError, MalformedError, SettingsError, TranslogError, VerificationError
-from translog.events.disclosure import (
-    EVIDENCE_BYTES_MAX,
-    VerifiedEvidence,
-    accepted_since,
-    parse_evidence,
-    verify_evidence,
-)
+from translog.events.disclosure import EVIDENCE_BYTES_MAX, VerifiedEvidence, parse_evidence, verify_evidence
 from translog.events.entry import Numbered
 from translog.events.jsontext import compact
 
@@ -38,6 +33,7 @@ _PLAIN_NAME = re.compile(r"[\w.-]+", re.ASCII)
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _FUTURE_S_MAX = 300
 """How far ahead a signature's time may be of this machine's clock when an age is asked for."""
+_UNTIMED = "when it was logged is not shown: no signature that counts states a time"
 
 
 @click.command()
@@ -98,7 +94,7 @@ class _Checker:
     """Verifies receipts; the checkpoints they share, once each."""
 
     def __init__(self, policy: Policy, age_s: int | None, *, by_name: bool) -> None:
-        self._policy = policy
+        self.policy = policy
         self._by_name = by_name
         self._age_s = age_s
         self.checkpoints: dict[bytes, VerifiedCheckpoint] = {}
@@ -110,8 +106,8 @@ class _Checker:
             receipt = parse_receipt(data, parsed=self.checkpoints)
             checkpoint = self.checkpoints.get(receipt.checkpoint)
             if checkpoint is None:
-                checkpoint = verify_checkpoint(receipt.checkpoint, self._policy)
-                _require_age(checkpoint, self._policy, self._age_s)
+                checkpoint = verify_checkpoint(receipt.checkpoint, self.policy)
+                _require_age(checkpoint, self.policy, self._age_s)
                 self.checkpoints[receipt.checkpoint] = checkpoint
             if self._by_name and path.stem != str(receipt.index):
                 raise MalformedError(f"this is the receipt of entry {receipt.index}", hint="it was renamed, or changed")
@@ -195,18 +191,41 @@ def _entries(path: Path, *, lines: bool) -> Iterator[bytes]:
 
 
 def _report(verified: VerifiedReceipt, count: int, checker: _Checker, *, as_json: bool) -> None:
+    policy, worth = checker.policy, weigh_policy(checker.policy)
+    bounds = [accepted_by(stated_times(checkpoint, policy), policy) for checkpoint in checker.checkpoints.values()]
+    no_later_than_s = max((bound for bound in bounds if bound is not None), default=None) if None not in bounds else None
     if as_json:
-        checkpoints = [checkpoint_document(checkpoint) for checkpoint in checker.checkpoints.values()]
-        document = {"ok": True, "count": count, "checkpoints": checkpoints}
-        click.echo(json.dumps(document | ({"index": verified.index} if count == 1 else {})))
+        checkpoints = [
+            {**checkpoint_document(checkpoint), "no_later_than_s": bound}
+            for checkpoint, bound in zip(checker.checkpoints.values(), bounds, strict=True)
+        ]
+        document = {"ok": True, "count": count, "no_later_than_s": no_later_than_s, "checkpoints": checkpoints}
+        index = {"index": verified.index} if count == 1 else {}
+        click.echo(json.dumps(document | index | {"policy": worth_document(worth)}))
         return
     under = len(checker.checkpoints)
-    if count == 1:
-        click.echo(f"OK: entry {verified.index} is in the log")
+    click.echo(f"OK: entry {verified.index} is in the log" if count == 1 else f"OK: all {count} entries are in the log")
+    if no_later_than_s is not None:
+        click.echo(f"  logged no later than {format_time(no_later_than_s)}, by {_clock(policy)}")
     else:
-        click.echo(f"OK: all {count} entries are in the log" + (f", under {under} checkpoints; the last:" if under > 1 else ""))
-    for line in describe_checkpoint(verified.checkpoint):
+        click.echo(
+            f"  {_UNTIMED}"
+            if count == 1
+            else "  when all were logged is not shown: not on each checkpoint do enough signatures state a time"
+        )
+    if under > 1:
+        click.echo(f"  under {under} checkpoints; the last:")
+    for line in _describe_trust(verified.checkpoint, worth):
         click.echo(f"  {line}")
+
+
+def _clock(policy: Policy) -> str:
+    return "the log's own clock" if policy.quorum == NO_QUORUM else "the clocks of the witnesses the policy asks for"
+
+
+def _describe_trust(checkpoint: VerifiedCheckpoint, worth: PolicyWorth) -> list[str]:
+    """Who vouches for the checkpoint, and what that is worth."""
+    return [*describe_checkpoint(checkpoint, unasked=worth.unused), describe_worth(worth)]
 
 
 def _is_evidence(file: Path) -> bool:
@@ -230,10 +249,11 @@ def _verify_evidence(file: Path, policy_file: Path, age_s: int | None, vkey: VKe
         _require_age(verified.receipt.checkpoint, policy, age_s)
     except (MalformedError, VerificationError) as error:
         raise _named(file, error, "evidence") from None
+    worth = weigh_policy(policy)
     if as_json:
-        click.echo(json.dumps(_evidence_document(verified)))
+        click.echo(json.dumps(_evidence_document(verified) | {"policy": worth_document(worth)}))
     else:
-        click.echo("\n".join(_describe_evidence(verified, policy)))
+        click.echo("\n".join(_describe_evidence(verified, policy, worth)))
 
 
 def _evidence_document(verified: VerifiedEvidence) -> dict[str, Any]:
@@ -264,18 +284,17 @@ def _evidence_document(verified: VerifiedEvidence) -> dict[str, Any]:
     }
 
 
-def _describe_evidence(verified: VerifiedEvidence, policy: Policy) -> Iterator[str]:
+def _describe_evidence(verified: VerifiedEvidence, policy: Policy, worth: PolicyWorth) -> Iterator[str]:
     entry = verified.entry
     yield f"OK: event {verified.index} is in the log {printable(verified.origin)}"
     who = "the sender" if entry.numbered is Numbered.SENDER else "the log: the numbers prove nothing about what never arrived"
     yield f"  member {entry.member}, stream {entry.stream}, number {entry.seq}, numbered by {who}"
     yield f"  received at {_format_ms(entry.received_at_ms)}, as the log states"
-    clock = "the log's own clock" if policy.quorum == NO_QUORUM else "the clocks of the witnesses the policy asks for"
     for what, time_s in (("not before", verified.not_before_s), ("no later than", verified.no_later_than_s)):
         if time_s is not None:
-            yield f"  logged {what} {format_time(time_s)}, by {clock}"
+            yield f"  logged {what} {format_time(time_s)}, by {_clock(policy)}"
     if verified.no_later_than_s is None:
-        yield "  when it was logged is not shown: no signature that counts states a time"
+        yield f"  {_UNTIMED}"
     elif verified.not_before_s is not None and verified.not_before_s > verified.no_later_than_s:
         yield "  these times contradict each other: somebody's clock is wrong"
     yield f"  shown, {len(verified.shown)} of {len(verified.names)} fields:" if verified.shown else "  no field is shown"
@@ -288,10 +307,10 @@ def _describe_evidence(verified: VerifiedEvidence, policy: Policy) -> Iterator[s
         yield f"  It is in the stream's checkpoint of size {head.size}, whose signature was " + (
             "checked." if verified.stream.signed_by is not None else "NOT checked: that takes --stream-vkey."
         )
-    yield from (f"  {line}" for line in describe_checkpoint(verified.receipt.checkpoint))
+    yield from (f"  {line}" for line in _describe_trust(verified.receipt.checkpoint, worth))
     if verified.not_before is not None:
         yield "  from before it:"
-        yield from (f"    {line}" for line in describe_checkpoint(verified.not_before))
+        yield from (f"    {line}" for line in describe_checkpoint(verified.not_before, unasked=worth.unused))
 
 
 def _name(name: str) -> str:

@@ -16,7 +16,7 @@ from translog.client.transport import TIMEOUT_MS, Transport, outcome_unknown
 from translog.core.keys import VKey, parse_vkey
 from translog.core.merkle import hash_leaf
 from translog.core.note import NOTE_BYTES_MAX, is_key_name
-from translog.core.policy import Policy, verify_checkpoint
+from translog.core.policy import Policy, parse_policy, verify_checkpoint
 from translog.core.proof import (
     PROOF_HASHES_MAX,
     RECEIPT_BYTES_MAX,
@@ -46,10 +46,12 @@ _PUBLISH_POLL_S = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogInfo:
-    """What a log says of itself, unverified."""
+    """What a log says of itself, unverified. `policy` is how it would like to be trusted, None where it does not say: its logs
+    are among `vkeys`, and no witness has a key of the log."""
 
     origin: str
     vkeys: tuple[VKey, ...]
+    policy: Policy | None
     published_size: int
     integrated_size: int
     entries_per_request_max: int
@@ -86,6 +88,7 @@ class Submitter:
             info = LogInfo(
                 origin=str(document["origin"]),
                 vkeys=tuple(parse_vkey(vkey) for vkey in document["vkeys"]),
+                policy=_parse_policy(document),
                 published_size=int(document["published_size"]),
                 integrated_size=int(document["integrated_size"]),
                 entries_per_request_max=int(document["limits"]["entries_per_request_max"]),
@@ -96,6 +99,8 @@ class Submitter:
         # A policy is made from this: nothing in it may be able to add a line or a foreign key.
         if not is_key_name(info.origin) or any(vkey.name != info.origin for vkey in info.vkeys):
             raise _not_a_log(self._transport.url)
+        if info.policy is not None:
+            _require_own(info.policy, info, self._transport.url)
         return info
 
     async def append(self, entries: Sequence[bytes], policy: Policy) -> list[Appended]:
@@ -222,3 +227,22 @@ def _document(body: bytes) -> dict[str, Any]:
 
 def _not_a_log(url: str) -> RemoteError:
     return RemoteError(f"{url} does not answer as a translog does", hint="is the URL right, without a path like /checkpoint?")
+
+
+def _parse_policy(document: dict[str, Any]) -> Policy | None:
+    """The policy that the log publishes under, with all keys of its witnesses, or else the one it would be trusted under."""
+    if document.get("publication_policy") is not None:
+        return parse_policy(document["publication_policy"].encode())
+    return parse_policy(document["policy"].encode()) if "policy" in document else None
+
+
+def _require_own(policy: Policy, info: LogInfo, url: str) -> None:
+    """Raises RemoteError for a stated policy that trusts a key beside the log's, or takes a key of the log for a witness's."""
+    own = {vkey.public_key for vkey in info.vkeys}
+    witnesses = [witness.vkey for witness in policy.witnesses.values()]
+    foreign = any(log.vkey not in info.vkeys for log in policy.logs)
+    if foreign or any(vkey.public_key in own or vkey.name == info.origin for vkey in witnesses):
+        raise RemoteError(
+            f"the policy that {url} states is not of this log alone",
+            hint="it trusts another log's key, or has the log witness itself: ask the operator",
+        )

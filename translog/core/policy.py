@@ -7,12 +7,13 @@
 
 Rules: one quorum line; names are defined above their use; a key is a duplicate by its raw bytes; a group member belongs to
 one group. A checkpoint passes if any listed log key of its origin signed it and the quorum cosigned it. Beyond the
-specification we refuse a witness with a log's raw key or name: it would let a log witness itself.
+specification we refuse a witness with a log's raw key or name: it would let a log witness itself. A policy that we write never
+takes a witness's Ed25519 key for enough where its ML-DSA-44 key is known, unless asked to.
 https://c2sp.org/tlog-policy
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from translog.core.checkpoint import Checkpoint, parse_checkpoint
@@ -177,10 +178,62 @@ def _require_whole(builder: _Builder) -> Policy:
     return Policy(logs=tuple(builder.logs), witnesses=builder.witnesses, groups=builder.groups, quorum=builder.quorum)
 
 
-def format_log_policy(vkeys: Iterable[VKey], *, url: str = "", classic: bool = False) -> str:
-    """A policy that trusts one log and asks for no witnesses, with comments that say how far it can be relied on.
+def format_policy(policy: Policy) -> str:
+    """The policy as text without comments, which `parse_policy` reads back as the same. Encode it with
+    ("utf-8", "surrogateescape"): names and URLs are any octets."""
+    lines = [" ".join(filter(None, ("log", str(log.vkey), _text(log.url)))) for log in policy.logs]
+    lines += _witness_lines(policy)
+    return "".join(f"{line}\n" for line in lines)
 
-    Lists the ML-DSA-44 keys, or with `classic` (or where there is none) the Ed25519 ones. Raises MalformedError without keys.
+
+def _witness_lines(policy: Policy) -> list[str]:
+    """The lines of witnesses, groups and quorum."""
+    lines = [
+        " ".join(filter(None, ("witness", _text(witness.name), str(witness.vkey), _text(witness.url))))
+        for witness in policy.witnesses.values()
+    ]
+    for group in policy.groups.values():
+        threshold = {len(group.members): "all", 1: "any"}.get(group.threshold, str(group.threshold))
+        lines.append(" ".join(("group", _text(group.name), threshold, *map(_text, group.members))))
+    return [*lines, f"quorum {_text(policy.quorum)}"]
+
+
+def _text(word: str | None) -> str:
+    """A word of a parsed policy, in which each octet above ASCII stands for itself, as the text that the octets are."""
+    return (word or "").encode("ascii", "surrogateescape").decode("utf-8", "surrogateescape")
+
+
+def restrict_policy(policy: Policy, *, classic: bool) -> Policy:
+    """The policy with the ML-DSA-44 keys only (`classic`: the Ed25519 ones) of witnesses that have both in one `any` group.
+
+    A witness is known by its vkey's name. Whatever satisfies the result satisfies `policy` too.
+    """
+    wanted = KeyType.COSIGNATURE_ED25519 if classic else KeyType.COSIGNATURE_MLDSA44
+    dropped: set[str] = set()
+    for group in policy.groups.values():
+        if group.threshold == 1:
+            listed = [policy.witnesses[member] for member in group.members if member in policy.witnesses]
+            having = {witness.vkey.name for witness in listed if witness.vkey.type is wanted}
+            dropped |= {each.name for each in listed if each.vkey.type is not wanted and each.vkey.name in having}
+    dropped.discard(policy.quorum)
+    groups = {
+        group.name: PolicyGroup(
+            name=group.name,
+            threshold=group.threshold,
+            members=tuple(member for member in group.members if member not in dropped),
+        )
+        for group in policy.groups.values()
+    }
+    witnesses = {name: witness for name, witness in policy.witnesses.items() if name not in dropped}
+    return Policy(logs=policy.logs, witnesses=witnesses, groups=groups, quorum=policy.quorum)
+
+
+def format_log_policy(vkeys: Iterable[VKey], *, url: str = "", classic: bool = False, publication: Policy | None = None) -> str:
+    """A policy that trusts one log and asks for the witnesses of its `publication` policy, if there is one, with comments that
+    say how far it can be relied on.
+
+    Lists the ML-DSA-44 keys, or with `classic` (or where there is none) the Ed25519 ones. Log keys come from `vkeys` only.
+    Raises MalformedError without keys, and for what would make no policy: a witness with a key of the log, names not in UTF-8.
     """
     vkeys = list(vkeys)
     wanted = KeyType.ED25519 if classic else KeyType.COSIGNATURE_MLDSA44
@@ -194,9 +247,33 @@ def format_log_policy(vkeys: Iterable[VKey], *, url: str = "", classic: bool = F
     if not listed:
         raise MalformedError("a policy needs a key that signs checkpoints")
     lines += [f"log {vkey} {url}".rstrip() for vkey in listed]
-    lines.append("# No witnesses: the log's operator alone could show different people different trees.")
-    lines.append(f"quorum {NO_QUORUM}")
-    return "".join(f"{line}\n" for line in lines)
+    if publication is None or publication.quorum == NO_QUORUM:
+        lines.append("# No witnesses: the log's operator alone could show different people different trees.")
+    if publication is None:
+        lines.append(f"quorum {NO_QUORUM}")
+    else:
+        restricted = restrict_policy(publication, classic=classic)
+        lines += [*_other_kind(restricted, wanted), *_witness_lines(restricted)]
+    return _require_policy("".join(f"{line}\n" for line in lines))
+
+
+def _other_kind(policy: Policy, wanted: KeyType) -> Iterator[str]:
+    """Says which witnesses are listed without a key of the wanted algorithm."""
+    having = {witness.vkey.name for witness in policy.witnesses.values() if witness.vkey.type.label == wanted.label}
+    others = [_text(witness.name) for witness in policy.witnesses.values() if witness.vkey.name not in having]
+    if others and wanted is KeyType.COSIGNATURE_MLDSA44:
+        yield f"# Ed25519 only, so that a quantum computer could forge their cosignatures: {', '.join(others)}"
+    elif others:
+        yield f"# Without an Ed25519 key that is known here: {', '.join(others)}"
+
+
+def _require_policy(text: str) -> str:
+    """The text. Raises MalformedError if it is none of a policy."""
+    try:
+        parse_policy(text.encode())
+    except UnicodeEncodeError:
+        raise MalformedError("the policy has a name or URL that is not UTF-8", hint="call it something else") from None
+    return text
 
 
 def require_quorum(policy: Policy, cosigned: Iterable[str]) -> None:

@@ -19,11 +19,12 @@ from translog.core.cosignature import KeyVerifier
 from translog.core.keys import VKey
 from translog.core.merkle import hash_children, hash_leaf, prove_inclusion, verify_consistency, verify_inclusion
 from translog.core.note import parse_note, verify_note
-from translog.core.policy import NO_QUORUM, Policy, VerifiedCheckpoint, require_quorum, verify_checkpoint
+from translog.core.policy import Policy, VerifiedCheckpoint, verify_checkpoint
 from translog.core.proof import RECEIPT_BYTES_MAX, VerifiedReceipt, parse_receipt, verify_receipt_under
+from translog.core.quorum import accepted_by, accepted_since, stated_times
 from translog.core.tile import ENTRY_BYTES_MAX
 from translog.core.wire import HASH_BYTES, clip, decode_base64, encode_base64
-from translog.errors import DisclosureError, InclusionError, MalformedError, NotFoundError, QuorumError
+from translog.errors import DisclosureError, InclusionError, MalformedError, NotFoundError
 from translog.events.entry import EventEntry, Numbered, parse_entry, stream_origin
 from translog.events.jsontext import JSONObject, compact
 from translog.events.seal import SALT_BYTES, Field, LeafTree, Payload, event_root, hash_field
@@ -266,9 +267,9 @@ def verify_evidence(evidence: Evidence, policy: Policy, *, stream_vkey: VKey | N
         entry=entry,
         names=header.names,
         shown=shown,
-        no_later_than_s=_accepted_by(_timed(checkpoint, policy), policy),
+        no_later_than_s=accepted_by(stated_times(checkpoint, policy), policy),
         not_before=before,
-        not_before_s=None if before is None else accepted_since(_timed(before, policy), policy),
+        not_before_s=None if before is None else accepted_since(stated_times(before, policy), policy),
         stream=stream,
     )
 
@@ -350,33 +351,3 @@ def _verify_stream(linked: LinkedCheckpoint, entry: EventEntry, origin: str, vke
     leaf_hash = hash_leaf(entry.seq.to_bytes(8, "big") + entry.root)
     verify_inclusion(leaf_hash=leaf_hash, index=entry.seq, size=checkpoint.size, proof=linked.proof, root=checkpoint.root)
     return VerifiedStream(checkpoint=checkpoint, signed_by=vkey)
-
-
-def _timed(verified: VerifiedCheckpoint, policy: Policy) -> list[tuple[int, str]]:
-    """The times that count, with whose they are: the witnesses' where the policy asks for them, else the log's."""
-    counted = verified.signed if policy.quorum == NO_QUORUM else verified.cosigned
-    return [(item.time_s, item.name) for item in counted if item.time_s is not None]
-
-
-def accepted_since(timed: Sequence[tuple[int, str]], policy: Policy) -> int | None:
-    """The latest time such that the signatures of that time and later are enough for the policy; None if all are not."""
-    for since_s in sorted({time_s for time_s, _ in timed}, reverse=True):
-        if _is_quorum(policy, [name for time_s, name in timed if time_s >= since_s]):
-            return since_s
-    return None
-
-
-def _accepted_by(timed: Sequence[tuple[int, str]], policy: Policy) -> int | None:
-    """The earliest time such that the signatures up to that time are enough for the policy; None if all are not."""
-    for by_s in sorted({time_s for time_s, _ in timed}):
-        if _is_quorum(policy, [name for time_s, name in timed if time_s <= by_s]):
-            return by_s
-    return None
-
-
-def _is_quorum(policy: Policy, names: Iterable[str]) -> bool:
-    try:
-        require_quorum(policy, names)
-    except QuorumError:
-        return False
-    return True
