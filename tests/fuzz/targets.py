@@ -16,6 +16,15 @@ from translog.core.proof import Receipt, format_receipt, parse_receipt
 from translog.core.tile import decode_bundle, encode_bundle, format_tile_path, parse_tile_path
 from translog.core.wire import decode_base64, decode_text, encode_base64, parse_decimal
 from translog.errors import MalformedError, TranslogError
+from translog.witness.loglist import parse_log_list, require_log
+from translog.witness.protocol import (
+    format_add_checkpoint,
+    format_cosignatures,
+    format_size,
+    parse_add_checkpoint,
+    parse_cosignatures,
+    parse_size,
+)
 
 
 class Parser(NamedTuple):
@@ -46,6 +55,22 @@ def _policy(data: bytes) -> bytes:
     assert policy.quorum in names | {"none"}
     for group in policy.groups.values():
         assert 1 <= group.threshold <= len(group.members) == len(set(group.members) & names)
+    return data
+
+
+def _log_list(data: bytes) -> bytes:
+    """Lists have comments and lines for others, and so no one form; what is read, listed again, is read as the same."""
+    logs = parse_log_list(data)
+    assert len({log.origin for log in logs}) == len(logs)
+    for log in logs:
+        require_log(log)
+    again = "".join(
+        f"vkey {log.vkeys[0]}\norigin {log.origin}\nqpd {log.queries_per_day}\ncontact {log.contact}\n" for log in logs
+    )
+    assert parse_log_list(f"logs/v0\n{again}".encode()) == logs
+    skipped: list[MalformedError] = []
+    assert parse_log_list(data, skip=skipped.append) == logs
+    assert skipped == []
     return data
 
 
@@ -90,6 +115,25 @@ PARSERS = {
     ),
     "decode_bundle": Parser(
         lambda data: encode_bundle(decode_bundle(data)), (encode_bundle([b"", b"one", bytes(300)]), encode_bundle([b"a"] * 256))
+    ),
+    "parse_add_checkpoint": Parser(
+        lambda data: format_add_checkpoint(parse_add_checkpoint(data)),
+        (
+            b"old 0\n\n" + _NOTE,
+            f"old 3\n{encode_base64(bytes(32))}\n{encode_base64(bytes(range(32)))}\n\n".encode() + _NOTE,
+        ),
+    ),
+    "parse_cosignatures": Parser(
+        lambda data: format_cosignatures(parse_cosignatures(data)),
+        (_NOTE.splitlines(keepends=True)[-1], b"".join(_NOTE.splitlines(keepends=True)[-2:])),
+    ),
+    "parse_size": Parser(lambda data: format_size(parse_size(data)), (b"0\n", b"12\n", b"9223372036854775807\n")),
+    "parse_log_list": Parser(
+        _log_list,
+        (
+            f"# c\nlogs/v0\nvkey {_LOG.vkey}\nqpd 86400\ncontact me (at) example.org\n".encode(),
+            f"logs/v0\n\nvkey {_KEYS[2].vkey}\norigin go.sum database tree\nfoo bar\nvkey {_LOG.vkey}\norigin none\n".encode(),
+        ),
     ),
     "parse_decimal": Parser(_of_text(lambda text: str(parse_decimal(text))), (b"0", b"17", b"9223372036854775807")),
     "decode_base64": Parser(
