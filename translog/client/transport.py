@@ -26,7 +26,7 @@ TIMEOUT_MS = 30_000
 TRIES_MAX = 5
 WAIT_MS_MAX = 30_000
 _WAIT_MS_FIRST = 200
-_RETRY_AFTER_S_MAX = 86_400
+RETRY_AFTER_MS_MAX = 86_400_000
 _SAID_CHARS_MAX = 500
 _RETRY_STATUSES = frozenset({429, 502, 503, 504})
 _RETRY_CODES = frozenset({"pool-full", "not-open", "clock-jumped", "too-many-connections", "too-busy", "body-timeout"})
@@ -110,10 +110,10 @@ class Transport:
                         raise _failed(method, f"{url} answers with more than {bytes_max} bytes", status=response.status)
                 answer = Answer(status=response.status, body=bytes(received), headers=dict(response.headers))
         except (aiohttp.ClientConnectorError, aiohttp.InvalidURL) as error:
-            detail = f"cannot reach {self.url}: {_said(error)}"
+            detail = f"cannot reach {self.url}: {said(error)}"
             raise RemoteError(detail, hint="is the log running, and the URL right?") from None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _failed(method, f"the connection to {self.url} was lost: {_said(error) or type(error).__name__}") from None
+            raise _failed(method, f"the connection to {self.url} was lost: {said(error) or type(error).__name__}") from None
         if answer.status not in (200, 202):
             raise _refused(method, url, answer)
         return answer
@@ -129,14 +129,28 @@ def outcome_unknown(detail: str, *, status: int | None = None) -> RemoteError:
     )
 
 
+def said(text: object) -> str:
+    """What the other side, or a library quoting it, says: some of it, fit for a terminal."""
+    return printable(str(text)[:_SAID_CHARS_MAX])
+
+
+def parse_retry_after(value: str) -> int | None:
+    """The milliseconds that a Retry-After asks to wait, however many: from seconds, or from the HTTP-date that proxies write
+    (RFC 9110 section 10.2.3); None for anything else."""
+    try:
+        return 1000 * parse_decimal(value)
+    except MalformedError:
+        pass
+    try:
+        left_s = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError, OverflowError):  # no date, or one without a zone
+        return None
+    return round(1000 * left_s) if left_s >= 0 else None
+
+
 def has_not_written(error: RemoteError) -> bool:
     """Whether an answer to an append says that nothing was written, and may be later."""
     return error.status in (429, 503) and error.code in _RETRY_CODES
-
-
-def _said(text: object) -> str:
-    """What the other side, or a library quoting it, says: some of it, fit for a terminal."""
-    return printable(str(text)[:_SAID_CHARS_MAX])
 
 
 def _failed(method: str, detail: str, *, status: int | None = None) -> RemoteError:
@@ -154,7 +168,7 @@ def _refused(method: str, url: str, answer: Answer) -> RemoteError:
     code, detail, hint = "", "", ""
     try:
         document = json.loads(answer.body)
-        code, detail, hint = (_said(v) if isinstance(v := document.get(n), str) else "" for n in ("code", "detail", "hint"))
+        code, detail, hint = (said(v) if isinstance(v := document.get(n), str) else "" for n in ("code", "detail", "hint"))
     except (ValueError, AttributeError, RecursionError):
         pass
     retry_after_ms = _retry_after_ms(answer.headers.get("Retry-After", ""))
@@ -163,7 +177,7 @@ def _refused(method: str, url: str, answer: Answer) -> RemoteError:
         unknown.retry_after_ms = retry_after_ms
         return unknown
     if 300 <= answer.status < 400:
-        detail = f"redirects are not followed; use the URL it names: '{_said(answer.headers.get('Location', ''))}'"
+        detail = f"redirects are not followed; use the URL it names: '{said(answer.headers.get('Location', ''))}'"
     return RemoteError(
         f"{url} answers {answer.status}: {detail or 'no reason given'}",
         status=answer.status,
@@ -174,14 +188,6 @@ def _refused(method: str, url: str, answer: Answer) -> RemoteError:
 
 
 def _retry_after_ms(value: str) -> int | None:
-    """Seconds, or the HTTP-date that proxies write (RFC 9110 section 10.2.3); None for anything else."""
-    try:
-        return 1000 * parse_decimal(value, maximum=_RETRY_AFTER_S_MAX)
-    except MalformedError:
-        pass
-    try:
-        until = parsedate_to_datetime(value)
-        left_s = (until - datetime.now(UTC)).total_seconds()
-    except (ValueError, TypeError, OverflowError):  # no date, or one without a zone
-        return None
-    return round(1000 * left_s) if 0 <= left_s <= _RETRY_AFTER_S_MAX else None
+    """None also for more than a day."""
+    wait_ms = parse_retry_after(value)
+    return wait_ms if wait_ms is not None and wait_ms <= RETRY_AFTER_MS_MAX else None
