@@ -171,8 +171,9 @@ def test_every_command_and_option_that_a_page_names_exists(page: Path) -> None:
         name, *words = said.split()
         assert name in COMMANDS, said
         command = importlib.import_module(COMMANDS[name][0]).command
-        if isinstance(command, click.Group) and words:
-            command = command.commands[words[0]]
+        if isinstance(command, click.Group) and words and not (command.invoke_without_command and words[0].startswith("-")):
+            command = command.get_command(click.Context(command), words[0])
+            assert command is not None, said
         options = {option for parameter in command.params for option in parameter.opts}
         assert set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", " ".join(words))) <= options, said
 

@@ -6,34 +6,45 @@
 import asyncio
 import logging
 import os
-import pwd
 import resource
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import structlog
 
+from translog.asking import log_changes, open_witnesses, process_user, stated_policy, vkeys_of
 from translog.config import FILE_NAME, Settings, write_settings
-from translog.core.cosignature import KeySigner
+from translog.core.cosignature import KeySigner, KeyVerifier
 from translog.core.keys import VKey
 from translog.core.merkle import EMPTY_ROOT
 from translog.core.note import is_key_name
-from translog.core.policy import format_log_policy
+from translog.core.policy import format_policy
 from translog.errors import SettingsError
-from translog.events.jsontext import JSONObject
+from translog.events.keychain import Action
 from translog.identity.principal import Members
 from translog.index.lookup import LeafLookup
+from translog.location import own_vkeys
 from translog.log.clock import SystemClock
 from translog.log.directory import new_directory
 from translog.log.events import EventStore
 from translog.log.follower import Follower
 from translog.log.head import HeadFile
-from translog.log.keyfiles import DEDUP_KEY_FILE, KEK_FILE, create_event_keys, create_log_keys, read_log_keys, read_secret
+from translog.log.keyfiles import (
+    DEDUP_KEY_FILE,
+    KEK_FILE,
+    create_event_keys,
+    create_log_keys,
+    read_first_vkeys,
+    read_log_keys,
+    read_secret,
+)
+from translog.log.keyledger import KeyLedger
 from translog.log.lifecycle import LogService, Mode
 from translog.log.metrics import LogMetrics
+from translog.log.rotation import KeyRotation
 from translog.log.streamtree import StreamTrees
 from translog.log.vault import FileKeyWrapper, Vault
 from translog.server.api import Api, EventLog
@@ -47,12 +58,16 @@ from translog.storage.keyspace import FORMAT_VERSION
 from translog.storage.leveldb import OPEN_FILES_MAX, LevelDBStore
 from translog.storage.lock import DirectoryLock
 from translog.storage.store import LogMeta, Profile
+from translog.witness.service import Witness
+from translog.witnessing import open_role
 
 _logger = structlog.get_logger()
 
 _ADMIN_CONNECTIONS_MAX = 32
 _OTHER_FILES = 64
 _DRAIN_LEAST_MS = 500
+_LEDGER_PAUSE_MS = 500
+"""Changes of keys are rare, and looked for now and then."""
 ORIGIN_BYTES_MAX = 114
 """So that the origins derived from it (streams, keys) stay within the 255 bytes that a checkpoint allows."""
 
@@ -111,6 +126,8 @@ class LogServer:
         members = Members(settings.members)
         metrics = LogMetrics()
         tls = TLS(settings.server.tls, expiry=metrics.tls_expiry) if _wants_tls(settings.server.tls) else None
+        own = own_vkeys(self._directory / "keys", [])
+        witnesses = await stack.enter_async_context(open_witnesses(self._directory, settings.log, own, meta.origin, metrics))
         self.service = service = LogService(
             meta=meta,
             open_store=lambda: LevelDBStore.open(lock),
@@ -119,23 +136,33 @@ class LogServer:
             clock=SystemClock(),
             settings=settings.log,
             metrics=metrics,
+            witnesses=witnesses,
         )
+        if witnesses is not None:  # keys that are added later count as well
+            witnesses.own = lambda: [KeyVerifier(vkey) for vkey in dict.fromkeys((*own, *vkeys_of(service)))]
         vault = self._open_vault(meta)
         await service.start()
         stack.push_async_callback(self._stop_service, service)
         events = None if vault is None else self._event_log(service, vault)
         if events is not None and service.integrated.size == 0 and service.mode is Mode.OPEN:
-            await events.intake.log_admin("log.create", uid="log.create", actor=_process_user())
+            await events.intake.log_admin("log.create", uid="log.create", actor=process_user())
         lookup = self._leaf_lookup(meta)
-        vkeys = tuple(skey.vkey for skey in skeys)
+        if events is not None and witnesses is not None:
+            log_changes(service, witnesses, events.intake)
+        publication = None if witnesses is None else witnesses.policy
+        policy_for = stated_policy(settings.server.public_url, publication)
+        policy_for(vkeys_of(service))
         api = Api(
             service=service,
             members=members,
             settings=settings.server,
-            vkeys=vkeys,
-            policy=format_log_policy(vkeys, url=settings.server.public_url),
+            vkeys=lambda: vkeys_of(service),
+            policy=lambda: policy_for(vkeys_of(service)),
+            publication_policy=None if publication is None else format_policy(publication),
             leaf_lookup=lookup,
             events=events,
+            keys=self._key_rotation(meta, events),
+            witness=self._witness_role(meta, own),
         )
         public_settings = _within_file_limit(settings.server)
         public = Listener(public_app(api), public_settings, tls=None if tls is None else tls.context)
@@ -180,6 +207,15 @@ class LogServer:
             trees=StreamTrees(),
         )
 
+    def _witness_role(self, meta: LogMeta, own: Sequence[VKey]) -> Witness | None:
+        """The witness of other logs that is served beside, if there is one."""
+        if not self._settings.server.witness:
+            return None
+        role = open_role(self._directory / self._settings.server.witness, own_origin=meta.origin, own_vkeys=own)
+        self._stack.callback(role.close)
+        self._run(role.run())
+        return role.witness
+
     def _leaf_lookup(self, meta: LogMeta) -> LeafLookup | None:
         if not self._settings.log.leaf_lookup:
             return None
@@ -188,6 +224,38 @@ class LogServer:
         self._stack.callback(lookup.close)
         self._run(Follower(self.service, lookup).run())
         return lookup
+
+    def _key_rotation(self, meta: LogMeta, events: EventLog | None) -> KeyRotation:
+        """What changes the log's keys, and the account of them that it goes by."""
+        service, directory = self.service, self._directory / "keys"
+
+        async def commit(entry: bytes, action: Action, vkey: VKey, operator: str) -> None:
+            if events is None:
+                await service.append([entry], timeout_ms=self._settings.server.commit_deadline_ms)
+                return
+            key_id = vkey.key_id.hex()
+            await events.intake.log_admin(
+                f"key.{action.value}",
+                uid=f"key.{action.value}/{key_id}/{os.urandom(8).hex()}",
+                actor={"name": operator},
+                data={"key_id": key_id, "vkey": str(vkey)},
+                entries=[entry],
+            )
+
+        first = read_first_vkeys(directory, origin=meta.origin)
+        path = self._directory / "state" / "keys.json"
+        ledger = KeyLedger(path, origin=meta.origin, first=first, size=service.integrated.size)
+        rotation = KeyRotation(
+            service,
+            ledger,
+            directory=directory,
+            types={key.type for key in self._settings.log.sign_with},
+            commit=commit,
+            random_bytes=os.urandom,
+        )
+        self._run(Follower(service, ledger, pause_ms=_LEDGER_PAUSE_MS).run())
+        self._run(rotation.run())
+        return rotation
 
     def _run(self, coroutine: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(coroutine)
@@ -207,15 +275,6 @@ class LogServer:
     async def _stop_service(self, service: LogService) -> None:
         left_s = self._deadline - asyncio.get_running_loop().time()
         await service.stop(drain_ms=max(_DRAIN_LEAST_MS, round(1000 * left_s)))
-
-
-def _process_user() -> JSONObject:
-    """Whom this process runs as, as an OCSF user."""
-    uid = os.getuid()
-    try:
-        return {"uid": str(uid), "name": pwd.getpwuid(uid).pw_name}
-    except KeyError:
-        return {"uid": str(uid)}
 
 
 def _tell_of_death(task: "asyncio.Task[None]") -> None:

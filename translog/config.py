@@ -25,7 +25,8 @@ _DELIMITER = "__"
 _SERVICE_LINKS = ("TRANSLOG_PORT", "TRANSLOG_SERVICE_")
 """Kubernetes puts these into every container where a service is named translog."""
 _OTHERS = frozenset(
-    f"TRANSLOG_{name}" for name in ("DIR", "FUZZ_EXAMPLES", "KILL_ROUNDS", "OVERLOAD_S", "REQUIRE_INTEROP", "SEED", "SYSCALLS")
+    f"TRANSLOG_{name}"
+    for name in ("DIR", "FUZZ_EXAMPLES", "KILL_ROUNDS", "OVERLOAD_S", "REQUIRE_INTEROP", "SEED", "SEEDS", "SYSCALLS")
 )
 """Names that scripts and tests of this repository use, and that are no settings."""
 

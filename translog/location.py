@@ -15,7 +15,7 @@ from translog.core.keys import VKey
 from translog.errors import CorruptionError, MalformedError, SettingsError, StorageError, TranslogError
 from translog.log.fsck import Claim
 from translog.log.head import SLOT_BYTES, Head, decode_slot
-from translog.log.keyfiles import DEDUP_KEY_FILE, KEK_FILE, LOG_KEY_FILES, read_secret, read_skey
+from translog.log.keyfiles import DEDUP_KEY_FILE, KEK_FILE, list_key_files, read_secret
 from translog.storage.folder import Folder
 from translog.storage.frozen import FrozenStore, freeze
 from translog.storage.lock import DirectoryLock
@@ -109,15 +109,20 @@ def read_head(path: Path, damages: list[Damage]) -> list[tuple[str, Head]]:
 
 
 def own_vkeys(directory: Path, damages: list[Damage]) -> list[VKey]:
-    """The public halves of the keys that are there; what is wrong with one is added to `damages`."""
-    vkeys = []
-    for name in LOG_KEY_FILES.values():
+    """The public halves of the keys that are there, and of those that were retired: checkpoints that they signed stay good.
+    What is wrong with one is added to `damages`."""
+    vkeys: list[VKey] = []
+    try:
+        files = [file for file in list_key_files(directory) if file.form != "skey.new"]
+    except TranslogError as error:
+        damages.append(Damage(resource="DIR/keys", problem=f"cannot be used: {error}"))
+        return vkeys
+    for file in files:
         try:
-            if (directory / name).exists():
-                vkeys.append(read_skey(directory / name).vkey)
+            vkeys.append(file.read_vkey())
         except (OSError, TranslogError) as error:
-            damages.append(Damage(resource=f"DIR/keys/{name}", problem=f"cannot be used: {error}"))
-    return vkeys
+            damages.append(Damage(resource=f"DIR/keys/{file.path.name}", problem=f"cannot be used: {error}"))
+    return list(dict.fromkeys(vkeys))  # one whose private half was not deleted yet is there twice
 
 
 def _backup_dedup_key(folder: Folder, damages: list[Damage]) -> bytes | None:

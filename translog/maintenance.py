@@ -23,7 +23,7 @@ from translog.log.backup import Copied, back_up, fill_store
 from translog.log.directory import new_directory
 from translog.log.fsck import Checker, Report
 from translog.log.head import HeadFile
-from translog.log.keyfiles import KEK_FILE, LOG_KEY_FILES
+from translog.log.keyfiles import KEK_FILE, LOG_KEY_FILES, list_key_files
 from translog.log.keystore import bring_secrets, copy_vault, open_keys, require_apart, unreadable
 from translog.log.opening import require_may_sign
 from translog.log.payloads import FindKey
@@ -247,7 +247,7 @@ def _copy_keys(source: Path, target: Path) -> None:
         if file.is_file():
             with open(os.open(target / file.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as copy:
                 copy.write(file.read_bytes())
-    if not any((target / name).exists() for name in LOG_KEY_FILES.values()):
+    if not any(file.form == "skey" for file in list_key_files(target)):
         raise SettingsError(f"{source} holds no key of a log: neither {' nor '.join(LOG_KEY_FILES.values())}", code="no-keys")
 
 

@@ -6,8 +6,11 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from client.simulator import respond
 
-from cli.harness import require_plain, run
+from cli.harness import require_plain, run, serving
+from cli.test_reading import in_the_background
+from cli.test_stolen_key import free_port
 from translog.core.keys import KeyType, format_skey, parse_skey, parse_vkey
 
 
@@ -112,3 +115,96 @@ def test_json_is_one_document(tmp_path: Path) -> None:
     written = json.loads(run("keys", "token", "-o", tmp_path / "token", "--json").out)
     assert written["token"] is None
     assert sha256((tmp_path / "token").read_bytes().strip()).hexdigest() == written["token_sha256"]
+
+
+# Changing the keys of a running log
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    assert run("init", tmp_path / "log", "--origin", "log.example", "--profile", "opaque").code == 0
+    return tmp_path / "log"
+
+
+def listen(log: Path, address: str) -> None:
+    """From now on that is where its admin listener is."""
+    settings = log / "translog.toml"
+    settings.write_text(settings.read_text().replace("[server]\n", f'[server]\nadmin_listen = "{address}"\n'))
+
+
+def test_a_running_log_changes_its_keys_and_says_what_comes_next(log: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    listen(log, address)
+    first = {parse_vkey(vkey).type: parse_vkey(vkey) for vkey in run("keys", "show", log).out.splitlines()}
+    with serving(log, "--admin-listen", address) as served:
+        added = run("keys", "add", log)
+        assert added.code == 0, added.err
+        vkey = parse_vkey(added.out.removesuffix("\n"))
+        assert vkey.type is KeyType.COSIGNATURE_MLDSA44
+        key_id = vkey.key_id.hex()
+        need = "the witnesses' operators need the vkey above before another is retired"
+        assert added.err.splitlines() == [
+            f"the log signs with {key_id} (ML-DSA-44) as well: change 1, entry 0",
+            f"back up {log / 'keys'}: it has one more file; {need}",
+        ]
+        old = first[KeyType.COSIGNATURE_MLDSA44].key_id.hex()
+        retired = run("keys", "retire", log, old)
+        assert (retired.code, retired.out) == (0, f"retired {old} (ML-DSA-44): change 2, entry 1\n")
+        assert "translog policy update" in retired.err
+        lines = require_plain(run("keys", "retire", log, key_id), 3)
+        assert "is the last of its type" in lines[0]
+        assert "translog keys add" in lines[1]
+        added = run("keys", "add", log, "--type", "ed25519", "--operator", "z\xfcrich \u2603", "--json")
+        assert json.loads(added.out)["number"] == 3
+        assert served.stop() == 0
+    shown = run("keys", "show", log)
+    assert set(shown.out.splitlines()) == {str(vkey), str(first[KeyType.ED25519]), json.loads(added.out)["vkey"]}
+    assert shown.err == f"retired: {first[KeyType.COSIGNATURE_MLDSA44]}\n"
+    document = json.loads(run("keys", "show", log, "--json").out)
+    assert document["retired"] == [str(first[KeyType.COSIGNATURE_MLDSA44])]
+
+
+def test_a_log_that_does_not_run_changes_no_keys(log: Path) -> None:
+    listen(log, f"127.0.0.1:{free_port()}")
+    before = sorted((log / "keys").iterdir())
+    for command in (("add", log), ("retire", log, "00000000")):
+        lines = require_plain(run("keys", *command), 3)
+        assert "cannot reach http://127.0.0.1:" in lines[0]
+        assert "is the log running" in lines[1]
+    assert sorted((log / "keys").iterdir()) == before
+
+
+def test_without_an_admin_listener_that_is_said(log: Path) -> None:
+    listen(log, "")
+    assert "has no admin listener" in require_plain(run("keys", "add", log), 4)[0]
+    assert "there is no" in require_plain(run("keys", "add", log / "nowhere"), 4)[0]
+
+
+@pytest.mark.parametrize("key_id", ["", "1234567", "123456789", "ABCDEF01", "../../x"])
+def test_what_is_no_key_id_is_wrong_usage(log: Path, key_id: str) -> None:
+    assert run("keys", "retire", log, key_id).code == 2
+
+
+@pytest.mark.parametrize("operator", ["a\nb", "\x00", "a\x7f"])
+def test_an_operator_who_cannot_be_shown_is_wrong_usage(log: Path, operator: str) -> None:
+    assert run("keys", "add", log, "--operator", operator).code == 2
+
+
+def test_what_is_not_published_yet_and_odd_answers_are_told(log: Path) -> None:
+    vkey = run("keys", "show", log).out.splitlines()[0]
+    with in_the_background(0) as (simulator, url):
+        listen(log, url.removeprefix("http://"))
+        answer = {"vkey": vkey, "key_id": "x", "number": 1, "index": 5, "published": False}
+        simulator.answers["keys"] = respond(body=json.dumps(answer).encode())
+        assert "too few witnesses cosign" in run("keys", "add", log).err
+        for body in (b"", b"[]", b"{}", json.dumps(answer | {"vkey": "x"}).encode()):
+            simulator.answers["keys"] = respond(body=body)
+            require_plain(run("keys", "add", log), 3)
+        simulator.answers["keys"] = simulator.close_early
+        lines = require_plain(run("keys", "add", log), 3)
+        assert f"translog keys show {log}" in lines[1]
+
+
+def test_files_that_hold_no_public_key_are_named(log: Path) -> None:
+    (log / "keys" / "log-mldsa44-12345678.vkey").write_text("x\n")
+    assert "log-mldsa44-12345678.vkey" in require_plain(run("keys", "show", log), 4)[0]

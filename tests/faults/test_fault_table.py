@@ -378,7 +378,7 @@ def faulty_publications(monkeypatch: pytest.MonkeyPatch) -> None:
     real = Publisher.publish
 
     async def publish(publisher: Publisher) -> None:
-        machine = getattr(publisher._signers[0], "world")  # noqa: B009  a Signer has none
+        machine = getattr(publisher._signers()[0], "world")  # noqa: B009  a Signer has none
         how = machine.take(Step.PUBLICATION)
         if how is How.UNFORESEEN:
             raise RuntimeError("nobody foresaw this")

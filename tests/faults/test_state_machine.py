@@ -132,10 +132,10 @@ class RecordingLevelDB(LevelDBStore):
         super().commit(update)
         self.ground.note("committed", update.state.size)
 
-    def publish(self, checkpoint: StoredCheckpoint, *, keep: bool) -> None:
+    def publish(self, checkpoint: StoredCheckpoint, *, keep: bool, durable: bool = False) -> None:
         self.ground.note("publish", checkpoint.size)
         self._take_fault("publish")
-        super().publish(checkpoint, keep=keep)
+        super().publish(checkpoint, keep=keep, durable=durable)
         self.ground.note("published", checkpoint.size)
 
     def _take_fault(self, operation: Operation) -> None:

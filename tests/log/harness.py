@@ -28,6 +28,7 @@ from translog.log.lifecycle import LogService, Mode
 from translog.log.metrics import LogMetrics
 from translog.log.numbering import Assembled, EventAssembler
 from translog.log.settings import LogSettings
+from translog.log.witnesses import Witnesses
 from translog.storage.memory import MemoryDisk, MemoryStore
 from translog.storage.store import (
     EventRows,
@@ -118,9 +119,9 @@ class RecordingStore(MemoryStore):
         super().commit(update)
         self._world.note("committed", update.state.size)
 
-    def publish(self, checkpoint: StoredCheckpoint, *, keep: bool) -> None:
+    def publish(self, checkpoint: StoredCheckpoint, *, keep: bool, durable: bool = False) -> None:
         self._world.note("publish", checkpoint.size)
-        super().publish(checkpoint, keep=keep)
+        super().publish(checkpoint, keep=keep, durable=durable)
         self._world.note("published", checkpoint.size)
 
     def read_tiles(self, tiles: Sequence[Tile]) -> list[bytes]:
@@ -176,6 +177,7 @@ class World:
         self.signed: list[str] = []
         self.violations: list[str] = []
         self.head_faults: list[HeadFault] = []
+        self.witnesses: Witnesses | None = None
         self.open_failures = 0
         self.opened: list[RecordingStore] = []
         self.tiles_read = self.entries_read = 0
@@ -231,6 +233,7 @@ class World:
             clock=self.clock,
             settings=self.settings,
             metrics=LogMetrics(),
+            witnesses=self.witnesses,
         )
 
     @asynccontextmanager

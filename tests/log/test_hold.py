@@ -70,7 +70,7 @@ async def test_what_breaks_a_recovery_unforeseen_holds_the_log_and_is_said(world
     async with world.running() as service:
         await append(service, b"a")
         world.disk.faults.append(("commit", Fault.REFUSED))
-        service._signers = [broken_signer(world)]
+        service.signers = [broken_signer(world)]
         with pytest.raises(StorageError):
             await service.append([b"b"])
         await until(lambda: service.mode is Mode.HELD)

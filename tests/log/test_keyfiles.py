@@ -9,7 +9,20 @@ import pytest
 
 from translog.core.keys import KeyType, SKey, format_skey
 from translog.errors import SettingsError, StorageError
-from translog.log.keyfiles import LOG_KEY_FILES, create_log_keys, read_log_keys, read_skey, write_skey
+from translog.log import keyfiles
+from translog.log.keyfiles import (
+    LOG_KEY_FILES,
+    admit_key,
+    create_log_keys,
+    discard_private_key,
+    drop_new_key,
+    list_key_files,
+    read_first_vkeys,
+    read_log_keys,
+    read_skey,
+    write_new_key,
+    write_skey,
+)
 
 ORIGIN = "log.example/keys"
 BOTH = frozenset(LOG_KEY_FILES)
@@ -177,3 +190,141 @@ def test_a_key_of_the_other_type_than_its_file_says_is_refused(keys: Path) -> No
     with pytest.raises(SettingsError, match=r"log-mldsa44\.skey holds a key of another type") as caught:
         read_log_keys(keys, origin=ORIGIN, types=BOTH)
     assert caught.value.code == "bad-key"
+
+
+# Several keys of a type
+
+LATER = [SKey(name=ORIGIN, type=kind, seed=bytes([200 + n]) * 32) for n, kind in enumerate([*LOG_KEY_FILES, *LOG_KEY_FILES])]
+
+
+def new_file(keys: Path) -> keyfiles.KeyFile:
+    (file,) = [file for file in list_key_files(keys) if file.form == "skey.new"]
+    return file
+
+
+def add(keys: Path, skey: SKey) -> Path:
+    write_new_key(keys, skey)
+    admit_key(new_file(keys))
+    return keys / f"log-{'ed25519' if skey.type is KeyType.ED25519 else 'mldsa44'}-{skey.vkey.key_id.hex()}.skey"
+
+
+def test_a_key_that_is_being_added_is_not_in_use_until_it_is(keys: Path) -> None:
+    before = read_log_keys(keys, origin=ORIGIN, types=BOTH)
+    write_new_key(keys, LATER[0])
+    assert read_log_keys(keys, origin=ORIGIN, types=BOTH) == before
+    file = new_file(keys)
+    assert (file.type, file.key_id, file.read_vkey()) == (LATER[0].type, LATER[0].vkey.key_id.hex(), LATER[0].vkey)
+    assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
+    admit_key(file)
+    assert [file.form for file in list_key_files(keys)] == ["skey"] * 3
+    assert read_log_keys(keys, origin=ORIGIN, types=BOTH) == [before[0], LATER[0], before[1]]
+
+
+def test_a_key_that_is_not_to_be_is_gone(keys: Path) -> None:
+    write_new_key(keys, LATER[0])
+    drop_new_key(keys, LATER[0].vkey)
+    drop_new_key(keys, LATER[0].vkey)
+    assert sorted(path.name for path in keys.iterdir()) == sorted(LOG_KEY_FILES.values())
+
+
+def test_the_first_keys_come_first_and_the_others_in_order(keys: Path) -> None:
+    first = read_log_keys(keys, origin=ORIGIN, types=BOTH)
+    for skey in LATER:
+        add(keys, skey)
+    found = read_log_keys(keys, origin=ORIGIN, types=BOTH)
+    by_id = sorted(LATER, key=lambda skey: skey.vkey.key_id)
+    kinds = [[skey for skey in by_id if skey.type is kind] for kind in LOG_KEY_FILES]
+    assert found == [first[0], *kinds[0], first[1], *kinds[1]]
+    assert read_log_keys(keys, origin=ORIGIN, types={KeyType.ED25519}) == [first[1], *kinds[1]]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_of_a_retired_key_the_public_half_stays(keys: Path, number: int) -> None:
+    first = read_log_keys(keys, origin=ORIGIN, types=BOTH)
+    for skey in LATER[:2]:
+        add(keys, skey)
+    file = next(file for file in list_key_files(keys) if file.type is first[number].type)
+    discard_private_key(file)
+    left = list_key_files(keys)
+    assert [file.form for file in left].count("vkey") == 1
+    assert not file.path.exists()
+    (public,) = [file for file in left if file.form == "vkey"]
+    assert (public.path.name, public.read_vkey()) == (f"{file.path.stem}.vkey", first[number].vkey)
+    assert all(first[number].seed not in path.read_bytes() for path in keys.iterdir())
+    assert first[number] not in read_log_keys(keys, origin=ORIGIN, types=BOTH)
+    assert set(read_first_vkeys(keys, origin=ORIGIN)) == {skey.vkey for skey in first}
+
+
+def test_a_discard_that_was_cut_off_is_done_again(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = add(keys, LATER[0])
+    (file,) = [file for file in list_key_files(keys) if file.key_id]
+
+    def cut_off(path: Path, data: bytes, *, mode: int) -> None:
+        path.with_name(f"{path.name}.new").write_bytes(data[:50])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(keyfiles, "write_file", cut_off)
+        with pytest.raises(StorageError, match="No space left"):
+            discard_private_key(file)
+    assert path.exists()
+    discard_private_key(file)
+    assert not path.exists()
+    assert [(file.form, file.read_vkey()) for file in list_key_files(keys) if file.key_id] == [("vkey", LATER[0].vkey)]
+
+
+def test_without_any_key_of_a_type_the_first_is_named(keys: Path) -> None:
+    add(keys, LATER[0])
+    (keys / LOG_KEY_FILES[LATER[0].type]).unlink()
+    assert LATER[0] in read_log_keys(keys, origin=ORIGIN, types=BOTH)
+    (keys / LOG_KEY_FILES[LATER[1].type]).unlink()
+    with pytest.raises(SettingsError) as caught:
+        read_log_keys(keys, origin=ORIGIN, types=BOTH)
+    assert caught.value.code == "no-keys"
+    assert caught.value.detail.startswith(f"{LOG_KEY_FILES[LATER[1].type]} is missing")
+
+
+def test_a_later_key_under_another_ones_name_is_refused(keys: Path) -> None:
+    path = add(keys, LATER[0])
+    path.write_text(format_skey(LATER[2]) + "\n")
+    with pytest.raises(SettingsError, match="holds another key than its name says"):
+        read_log_keys(keys, origin=ORIGIN, types=BOTH)
+
+
+def test_a_later_key_that_others_may_read_is_refused(keys: Path) -> None:
+    add(keys, LATER[0]).chmod(0o640)
+    with pytest.raises(SettingsError) as caught:
+        read_log_keys(keys, origin=ORIGIN, types=BOTH)
+    assert caught.value.code == "key-mode"
+
+
+def test_what_is_no_public_key_is_refused(keys: Path) -> None:
+    (keys / "log-ed25519.vkey").write_text("x\n")
+    (file,) = [file for file in list_key_files(keys) if file.form == "vkey"]
+    with pytest.raises(SettingsError, match="holds no public key") as caught:
+        file.read_vkey()
+    assert caught.value.code == "bad-key"
+
+
+def test_first_keys_that_cannot_be_read_are_left_out(keys: Path) -> None:
+    vkeys = read_first_vkeys(keys, origin=ORIGIN)
+    (keys / "log-ed25519.skey").write_text("noise")
+    assert read_first_vkeys(keys, origin=ORIGIN) == vkeys[:1]
+    assert read_first_vkeys(keys, origin="log.example/other") == []
+    assert read_first_vkeys(keys / "nowhere", origin=ORIGIN) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "log-mldsa44-12345678.skey.old",
+        "log-mldsa44-1234567.skey",
+        "log-MLDSA44.skey",
+        "x-log-mldsa44.skey",
+        "log-mldsa44.vkey.new",
+    ],
+)
+def test_other_files_are_nobodys_keys(keys: Path, name: str) -> None:
+    before = list_key_files(keys)
+    (keys / name).write_text("x")
+    assert list_key_files(keys) == before

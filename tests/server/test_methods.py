@@ -18,6 +18,7 @@ GOOD = {
     "/v1/events/{index}/evidence": "/v1/events/3/evidence",
     "/v1/sources/{source}/{stream}": "/v1/sources/cloudtrail/a",
     "/v1/streams/{stream}": "/v1/streams/a",
+    "/witness/{hash}/checkpoint": f"/witness/{64 * '0'}/checkpoint",
 }
 """A request that succeeds, where the path alone is none."""
 BAD = ["/nothing", "/tile/0/0", "/tile/0/999", "/v1/checkpoint?size=5", "/v1/receipts/99", "/v1/entries?start=1&end=1"]

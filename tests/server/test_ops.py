@@ -36,7 +36,7 @@ async def test_an_open_log_is_healthy_and_ready_on_both_listeners(log_server: Ru
     await log_server.grow(numbered(0, 3))
     for path in ("/healthz", "/readyz"):
         public, admin = await log_server.get(path), await log_server.admin("GET", path)
-        assert public.require_ok().json == {"status": "open", "code": None, "published_size": 3}
+        assert public.require_ok().json == {"status": "open", "code": None, "published_size": 3, "unwitnessed_since_ms": None}
         assert admin.require_ok().json == public.json | {"reason": None}
         assert public.headers["Cache-Control"] == admin.headers["Cache-Control"] == "no-store"
 
@@ -89,7 +89,7 @@ async def test_which_files_a_held_log_misses_is_for_the_operator_only(serve: Ser
     held = await serve(directory=log.directory)
     for path in ("/readyz", "/healthz"):
         said = (await held.get(path)).json
-        assert (said["code"], set(said)) == ("head-lost", {"status", "code", "published_size"})
+        assert (said["code"], set(said)) == ("head-lost", {"status", "code", "published_size", "unwitnessed_since_ms"})
         admin = (await held.admin("GET", path)).json
         assert (admin["code"], str(held.directory) in admin["reason"]) == ("head-lost", True)
     with structlog.testing.capture_logs() as logs:

@@ -202,6 +202,13 @@ class TestPublish:
         store.publish(checkpoint_of(10), keep=True)
         assert reopen(backend, store).read_checkpoint() == checkpoint_of(10)
 
+    def test_is_durable_at_once_where_it_is_asked_for(self, backend: Backend, store: LogStore) -> None:
+        Growth().commit(store, 5)
+        store.publish(checkpoint_of(3), keep=True, durable=True)
+        backend.crash(store)
+        store = backend.open()
+        assert store.read_checkpoint() == store.find_checkpoint_below(size_max=5) == checkpoint_of(3)
+
     def test_is_durable_with_the_next_commit(self, backend: Backend, store: LogStore) -> None:
         growth = Growth()
         growth.commit(store, 5)

@@ -126,7 +126,8 @@ class TestBatches:
         store._db = _RecordsBatches(store._db, asked)
         growth.commit(store, 300)
         store.publish(checkpoint_of(300), keep=True)
-        assert asked == [{"transaction": True, "sync": True}, {"transaction": True, "sync": False}]
+        store.publish(checkpoint_of(300), keep=True, durable=True)
+        assert asked == [{"transaction": True, "sync": synced} for synced in (True, False, True)]
 
 
 class _PutsFail(Proxy):

@@ -31,7 +31,7 @@ def command(directory: Path, listen: str | None, admin_listen: str | None) -> No
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, _asked_to_stop, stop)
+            loop.add_signal_handler(number, asked_to_stop, stop)
         server = LogServer(directory, settings)
         await server.start()
         _collect_garbage_less_often()
@@ -56,7 +56,7 @@ def _collect_garbage_less_often() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
-def _asked_to_stop(stop: asyncio.Event) -> None:
+def asked_to_stop(stop: asyncio.Event) -> None:
     if stop.is_set():
         click.echo("ended at once, as asked a second time", err=True)
         os._exit(4)

@@ -7,14 +7,14 @@ it once. Pure: the time and the actor come in. specs/formats.md, "Administration
 from typing import Any
 
 from translog.events.jsontext import JSONObject
-from translog.events.mapping import CREATE, OTHER
+from translog.events.mapping import CREATE, DELETE, OTHER
 from translog.events.model import OCSF_VERSION
 from translog.events.normalize import in_order
 
 ADMIN_STREAM = "admin"
 _PRODUCT = {"name": "translog", "vendor_name": "translog"}
 _CLASS_UID = 6003
-_ACTIVITY = {"log.create": CREATE}
+_ACTIVITY = {"log.create": CREATE, "key.add": CREATE, "key.retire": DELETE}
 
 
 def admin_event(

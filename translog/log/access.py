@@ -51,6 +51,10 @@ class LogAccess:
         self.metrics = metrics
         self.mode = Mode.STARTING
         self.held: TranslogError | None = None
+        self.unwitnessed_since_ms: int | None = None
+        """Since when the publication policy's quorum is not reached; None while it is, or where none is asked for."""
+        self.on_quorum: Callable[[bool], None] | None = None
+        """Told when the quorum is lost, and when it is there again."""
         self.integrated = TreeState(size=0, root=EMPTY_ROOT, received_at_ms=0)
         self.guard = ClockGuard(clock, jump_ms_max=settings.clock_jump_ms, retry_after_ms=settings.retry_after_ms)
         self._pool: Pool[Any] = Pool(  # of bytes, or of drafts and notes: as the profile says

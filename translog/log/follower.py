@@ -38,9 +38,11 @@ class Sink(Protocol):
 class Follower:
     """Feeds one sink."""
 
-    def __init__(self, service: LogService, sink: Sink) -> None:
+    def __init__(self, service: LogService, sink: Sink, *, pause_ms: int = 0) -> None:
+        """`pause_ms` is the least time between two steps of a sink that need not be up to date: many small ones cost more."""
         self._service = service
         self._sink = sink
+        self._pause_s = pause_ms / 1000
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"follower-{sink.name}")
 
     async def run(self) -> None:
@@ -71,3 +73,5 @@ class Follower:
                 await loop.run_in_executor(self._thread, self._sink.apply, cursor, entries)
                 cursor = end
             lag.set(self._service.integrated.size - cursor)
+            if self._pause_s and self._service.integrated.size - cursor < STEP_ENTRIES:
+                await asyncio.sleep(self._pause_s)

@@ -24,10 +24,11 @@ from translog.log.metrics import LogMetrics
 from translog.log.numbering import EventAssembler, OpaqueAssembler
 from translog.log.opening import Opening, open_log
 from translog.log.publisher import Publisher
-from translog.log.reader import Published, Reader
+from translog.log.reader import Published, Reader, nobody_is_asked
 from translog.log.sequencer import Assembler, Sequencer
 from translog.log.settings import LogSettings
 from translog.log.waiters import uninterrupted
+from translog.log.witnesses import Witnesses
 from translog.storage.store import LogMeta, LogStore, Profile, TreeState
 
 _logger = structlog.get_logger()
@@ -50,11 +51,15 @@ class LogService(LogAccess):
         clock: Clock,
         settings: LogSettings,
         metrics: LogMetrics,
+        witnesses: Witnesses | None = None,
     ) -> None:
         super().__init__(meta=meta, clock=clock, settings=settings, metrics=metrics)
         self._open_store = open_store
         self._open_head = open_head
-        self._signers = signers
+        self.signers = signers
+        self.witnesses = witnesses
+        self._publisher: Publisher | None = None
+        self._first = True
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._signing = ThreadPoolExecutor(1, thread_name_prefix="signing")
         self._cache = TileCache(tiles_max=settings.tile_cache_tiles)
@@ -62,8 +67,9 @@ class LogService(LogAccess):
     # --- start and stop -------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Opens the log and publishes what is integrated: when this returns there is a checkpoint to serve, or the log is
-        held. Raises SettingsError, StorageError or CorruptionError, everything closed again."""
+        """Opens the log, publishes what is integrated, asks every witness: when this returns there is a checkpoint to serve,
+        or the log is held, or too few witnesses cosign. Raises SettingsError, StorageError or CorruptionError, everything
+        closed again."""
         try:
             work = await self._begin()
         except BaseException:
@@ -94,6 +100,8 @@ class LogService(LogAccess):
             if not self._task.cancelled() and (error := self._task.exception()) is not None:
                 _logger.critical("the log's task had ended", error=repr(error))
         self._pool.fail_all(stopping())
+        if self.witnesses is not None:
+            await self.witnesses.stop()
         await self._close_opening()
         for executor in (self._writer, self._signing, self._readers):
             await asyncio.to_thread(executor.shutdown)
@@ -101,7 +109,7 @@ class LogService(LogAccess):
     @property
     def _unpublished(self) -> bool:
         """Whether something committed will still be published if one waits."""
-        running = self._task is not None and not self._task.done() and self.held is None
+        running = self._task is not None and not self._task.done() and self.held is None and self.unwitnessed_since_ms is None
         return running and (self.published is None or self.published.size < self.integrated.size)
 
     # --- the life of the tasks ------------------------------------------------------------------------------------------
@@ -122,19 +130,32 @@ class LogService(LogAccess):
             store=opening.store,
             head=opening.head,
             origin=self.meta.origin,
-            signers=self._signers,
+            signers=lambda: self.signers,
             guard=self.guard,
             writer=self._writer,
             signing=self._signing,
+            readers=self._readers,
             settings=self.settings,
             metrics=self.metrics,
             committed=opening.state,
+            published=opening.published,
+            witnesses=self.witnesses,
+            starting=self._first,
             require_may_sign=self._require_may_sign,
             on_publish=self._show,
+            on_quorum=self._set_quorum,
         )
+        self._publisher = publisher
         self._may_sign = True
         try:
-            await uninterrupted(publisher.publish())
+            if self.witnesses is None or self._first:
+                await publisher.publish()
+            else:  # the log need not wait for witnesses to take entries again
+                publisher.look_again()
+            self._first = False
+        except HeldError as error:  # a witness knows more than this log
+            self._hold(error)
+            return []
         except PushbackError:  # the clock is in doubt
             if self.published is None:
                 raise
@@ -181,7 +202,13 @@ class LogService(LogAccess):
         shown = self.published
         self._opening = await self._run(
             self._writer,
-            lambda: open_log(self._open_store, self._open_head, signers=self._signers, shown=shown),
+            lambda: open_log(
+                self._open_store,
+                self._open_head,
+                signers=self.signers,
+                shown=shown,
+                is_witnessed=nobody_is_asked if self.witnesses is None else self.witnesses.accepts,
+            ),
         )
         return self._opening
 
@@ -207,6 +234,9 @@ class LogService(LogAccess):
 
     async def _recover(self, errors: list[Exception]) -> list[_Work]:
         """After a failed write: closes everything and opens it anew, as often as it takes. None to run if it is held."""
+        if self.witnesses is not None and self.witnesses.held is not None:
+            self._hold(self.witnesses.held)
+            return []
         self.metrics.failed_writes.inc()
         wait_ms = self.settings.reopen_wait_ms
         while True:
@@ -240,7 +270,41 @@ class LogService(LogAccess):
     def _show(self, published: Published) -> None:
         if self._opening is not None:
             self._reader = Reader(store=self._opening.store, published=published, cache=self._cache)
-            self._published_waiters.reached(published.size)
+            if published.witnessed:
+                self._published_waiters.reached(published.size)
+
+    def _set_quorum(self, reached: bool) -> None:
+        """Notes whether the quorum was reached for what was signed last; tells of changes only."""
+        if reached == (self.unwitnessed_since_ms is None):
+            return
+        self.unwitnessed_since_ms = None if reached else self.guard.wall_ms
+        self.metrics.unwitnessed_since.set((self.unwitnessed_since_ms or 0) / 1000)
+        if reached:
+            _logger.info("the witnesses' quorum is reached again")
+        else:
+            _logger.critical("too few witnesses cosign", without_quorum=self.settings.witnessing.without_quorum.value)
+        if self.on_quorum is not None:
+            self.on_quorum(reached)
+
+    # --- keys -----------------------------------------------------------------------------------------------------------
+
+    def use_signers(self, signers: Sequence[Signer]) -> None:
+        """Signs with these from the next checkpoint on."""
+        self.signers = tuple(signers)
+
+    async def publish_anew(self, *, timeout_ms: int) -> bool:
+        """Whether a checkpoint signed after this call is published, with its quorum, within the time. It is kept for good."""
+        if self._publisher is None or self.mode is not Mode.OPEN:
+            return False
+        self._begin_waiting()
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                await self._publisher.sign_anew()
+            return True
+        except TimeoutError:
+            return False
+        finally:
+            self._end_waiting()
 
     async def _close_opening(self) -> None:
         opening, self._opening = self._opening, None

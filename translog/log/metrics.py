@@ -10,6 +10,7 @@ class LogMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._make_witnessing()
         self.integrated_size = Gauge("translog_integrated_size", "Entries committed.", registry=self.registry)
         self.published_size = Gauge("translog_published_size", "Entries in the latest checkpoint.", registry=self.registry)
         self.published_at = Gauge(
@@ -43,7 +44,10 @@ class LogMetrics:
             buckets=(1, 4, 16, 64, 256, 1024, 4096, 16384),
         )
         self.publish_seconds = Histogram(
-            "translog_publish_seconds", "Recording, signing and storing a checkpoint.", registry=self.registry, buckets=_SECONDS
+            "translog_publish_seconds",
+            "Recording, signing and storing a checkpoint, and having it cosigned.",
+            registry=self.registry,
+            buckets=_SECONDS,
         )
         self.tls_expiry = Gauge(
             "translog_tls_not_after_timestamp_seconds", "When the TLS certificate ends; 0 without TLS.", registry=self.registry
@@ -53,4 +57,29 @@ class LogMetrics:
             "Committed entries a follower has not seen yet.",
             ["follower"],
             registry=self.registry,
+        )
+
+    def _make_witnessing(self) -> None:
+        self.unwitnessed_since = Gauge(
+            "translog_unwitnessed_since_timestamp_seconds",
+            "Since when the policy's quorum is not reached; 0 while it is, or where none is asked for.",
+            registry=self.registry,
+        )
+        self.witness_cosigned_size = Gauge(
+            "translog_witness_cosigned_size", "Size a witness cosigned last.", ["witness"], registry=self.registry
+        )
+        self.witness_failures = Counter(
+            "translog_witness_failures",
+            "Requests to a witness that brought no cosignature, by reason.",
+            ["witness", "code"],
+            registry=self.registry,
+        )
+        self.witness_alarms = Counter(
+            "translog_witness_alarms",
+            "Times a witness stated a larger size than this log ever signed.",
+            ["witness"],
+            registry=self.registry,
+        )
+        self.witness_seconds = Histogram(
+            "translog_witness_seconds", "Time a witness takes to answer.", registry=self.registry, buckets=_SECONDS
         )

@@ -16,7 +16,7 @@ from translog.core.note import Signer, parse_note
 from translog.core.tile import TileReader
 from translog.errors import CorruptionError, HeldError, SettingsError, VerificationError
 from translog.log.head import Head, HeadFile
-from translog.log.reader import Published, read_published
+from translog.log.reader import Published, nobody_is_asked, read_published
 from translog.storage.store import LogStore, StoredCheckpoint, TreeState
 
 
@@ -73,8 +73,10 @@ def open_log(
     *,
     signers: Sequence[Signer],
     shown: Published | None,
+    is_witnessed: Callable[[bytes], bool] = nobody_is_asked,
 ) -> Opening:
-    """The one way a log comes up, at the start and after a failed write. Blocks.
+    """The one way a log comes up, at the start and after a failed write. `is_witnessed` tells of a checkpoint
+    whether it has the quorum that the log publishes with. Blocks.
 
     Raises SettingsError, StorageError or CorruptionError, everything closed again.
     """
@@ -97,7 +99,7 @@ def open_log(
                 f"the store is damaged: {error.detail}", hint="restore the log from a backup or a mirror"
             ) from error
         latest = store.read_checkpoint()
-        published = None if latest is None else read_published(latest)
+        published = None if latest is None else read_published(latest, is_witnessed=is_witnessed)
         held = None
         try:
             newest = head.require_newest()

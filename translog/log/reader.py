@@ -4,7 +4,7 @@ Rules: nothing beyond the published size is shown; hashes come only through core
 root; a receipt is verified before it is handed out. Methods block and are safe to call from many threads.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -42,17 +42,25 @@ _CHECKPOINTS_STEP = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """The tree head the world sees, and the note that says so."""
+    """The tree head the world sees, and the note that says so. `witnessed` tells whether it has the quorum that the publication
+    policy asks for, if there is one: without it there are no receipts."""
 
     size: int
     root: bytes
     note: bytes
+    witnessed: bool = True
 
 
-def read_published(stored: StoredCheckpoint) -> Published:
+def nobody_is_asked(note: bytes) -> bool:
+    """Whether a checkpoint has its quorum where no policy asks for one."""
+    return True
+
+
+def read_published(stored: StoredCheckpoint, *, is_witnessed: Callable[[bytes], bool] = nobody_is_asked) -> Published:
     """The tree head of a checkpoint that this log stored. Raises CorruptionError for anything but its own note."""
     checkpoint = _parse_stored(stored)
-    return Published(size=checkpoint.size, root=checkpoint.root, note=stored.note)
+    witnessed = is_witnessed(stored.note)
+    return Published(size=checkpoint.size, root=checkpoint.root, note=stored.note, witnessed=witnessed)
 
 
 def _parse_stored(stored: StoredCheckpoint) -> Checkpoint:
@@ -207,18 +215,17 @@ class Reader:
     def receipt(self, *, index: int, size: int | None = None) -> bytes:
         """A tlog-proof file for entry `index`, at the kept checkpoint of `size` or else the first that covers it.
 
-        Raises NotFoundError, with code `not-published` and a time to wait where no checkpoint covers the entry yet.
+        Raises NotFoundError, with a time to wait and code `not-published` where no checkpoint covers the entry yet,
+        `not-witnessed` where the one that does lacks its quorum.
         """
-        if size is not None:
-            stored = StoredCheckpoint(size=size, note=self.checkpoint(size=size))
-        else:
-            if index >= self.published.size:
-                raise self._beyond(f"entry {index}")
-            found = self._store.find_checkpoint(size_min=index + 1)
-            if found is None or found.size > self.published.size:  # a newer one was stored, and is not shown yet
-                found = StoredCheckpoint(size=self.published.size, note=self.published.note)
-            stored = found
-        return self._receipt_at(index, stored)
+        if size is None and index >= self.published.size:
+            raise self._beyond(f"entry {index}")
+        kept = self._store.read_checkpoints(size_min=index + 1 if size is None else size, count_max=1)
+        if kept and (kept[0].size == size if size is not None else kept[0].size <= self.published.size):
+            return self._receipt_at(index, kept[0])
+        if size is not None and size != self.published.size:
+            return self._receipt_at(index, self._kept(size))
+        return self._receipt_at(index, self._latest())
 
     def before(self, *, index: int, size: int) -> Before | None:
         """The newest kept checkpoint from before entry `index`, and how the tree of `size` follows from it; None if none was
@@ -231,8 +238,19 @@ class Reader:
 
     def receipts(self, *, first: int, count: int) -> list[bytes]:
         """Receipts for `count` entries from `first`, all at the published checkpoint. Raises NotFoundError."""
-        stored = StoredCheckpoint(size=self.published.size, note=self.published.note)
+        stored = self._latest()
         return [self._receipt_at(index, stored) for index in range(first, first + count)]
+
+    def _latest(self) -> StoredCheckpoint:
+        """The published checkpoint, for a receipt: what is kept has its quorum, this may lack it."""
+        if not self.published.witnessed:
+            raise NotFoundError(
+                f"the checkpoint of size {self.published.size} has too few cosignatures for a receipt",
+                hint="receipts come as soon as enough of the log's witnesses have cosigned",
+                code="not-witnessed",
+                retry_after_ms=NOT_PUBLISHED_RETRY_MS,
+            )
+        return StoredCheckpoint(size=self.published.size, note=self.published.note)
 
     def _receipt_at(self, index: int, stored: StoredCheckpoint) -> bytes:
         proven = self.inclusion(index=index, size=stored.size)

@@ -20,6 +20,44 @@ class SigningKey(StrEnum):
         return KeyType.COSIGNATURE_MLDSA44 if self is SigningKey.MLDSA44 else KeyType.ED25519
 
 
+class WithoutQuorum(StrEnum):
+    """What becomes of a checkpoint that too few witnesses cosign."""
+
+    HOLD = "hold"
+    PUBLISH = "publish"
+
+
+class WitnessingSettings(BaseModel):
+    """Who must cosign before a checkpoint is published."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    policy_file: str = Field(
+        "",
+        max_length=4_096,
+        description="The publication policy, a tlog-policy file, as a path in the log's directory: checkpoints are published "
+        "once its quorum has cosigned. Its witnesses need URLs. Empty: nobody is asked.",
+    )
+    without_quorum: WithoutQuorum = Field(
+        WithoutQuorum.HOLD,
+        description="While too few witnesses cosign: `hold` publishes nothing new, `publish` publishes what is signed, marked "
+        "as unwitnessed. Receipts wait either way.",
+    )
+    quorum_timeout_ms: Annotated[int, Field(ge=100)] = Field(
+        10_000, description="How long the witnesses are waited for with one checkpoint, before a newer one is tried."
+    )
+    request_timeout_ms: Annotated[int, Field(ge=100)] = Field(5_000, description="How long one witness may take to answer.")
+    min_interval_ms: Annotated[int, Field(ge=0)] = Field(
+        1_000, description="The least time between two checkpoints sent to one witness."
+    )
+    backoff_ms_max: Annotated[int, Field(ge=100)] = Field(
+        10_000, description="A witness that fails is asked less often, at least this often."
+    )
+    future_s_max: Annotated[int, Field(ge=0)] = Field(
+        300, description="How far ahead of this machine's clock a cosignature's time may be; one further ahead does not count."
+    )
+
+
 class LogSettings(BaseModel):
     """How the log sequences and publishes."""
 
@@ -45,6 +83,9 @@ class LogSettings(BaseModel):
     clock_jump_ms: Annotated[int, Field(ge=1)] = Field(
         10_000, description="Sequencing pauses when wall clock and boot clock move apart by more than this between two ticks."
     )
+    publish_interval_ms: Annotated[int, Field(ge=0)] = Field(
+        0, description="The least time between two checkpoints; 0 publishes as fast as signing and witnesses allow."
+    )
     idle_sign_interval_ms: Annotated[int, Field(ge=1_000)] = Field(
         600_000, description="An idle log signs its checkpoint anew this often, so that silence shows."
     )
@@ -69,3 +110,4 @@ class LogSettings(BaseModel):
     leaf_lookup: bool = Field(
         False, description="Keep a derived index from leaf hash to entry, for inclusion proofs by `leaf_hash`."
     )
+    witnessing: WitnessingSettings = WitnessingSettings()

@@ -20,9 +20,11 @@ from translog.identity.principal import Members, Principal
 from translog.index.lookup import LeafLookup
 from translog.log.events import EventStore
 from translog.log.lifecycle import LogService
+from translog.log.rotation import KeyRotation
 from translog.log.streamtree import StreamTrees
 from translog.server.intake import Intake
 from translog.server.settings import ServerSettings
+from translog.witness.service import Witness
 
 PLAIN_TEXT = "text/plain; charset=utf-8"
 OCTETS = "application/octet-stream"
@@ -51,18 +53,23 @@ class EventLog:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Api:
-    """One log as the HTTP interface sees it. `events` is None for an opaque log."""
+    """One log as the HTTP interface sees it: `vkeys` it signs with now, the `policy` it likes to be trusted under; `events`
+    is None for an opaque log; `keys` changes its keys; `witness` is None for a log that cosigns for no others."""
 
     service: LogService
     members: Members
     settings: ServerSettings
-    vkeys: tuple[VKey, ...]
-    policy: str
+    vkeys: Callable[[], tuple[VKey, ...]]
+    policy: Callable[[], str]
+    publication_policy: str | None = None
     leaf_lookup: LeafLookup | None
     events: EventLog | None = None
+    keys: KeyRotation | None = None
+    witness: Witness | None = None
 
 
-Handler = Callable[[Api, web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[Any, web.Request], Awaitable[web.StreamResponse]]
+"""Takes what the application serves (an Api, where that is a log) and a request to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

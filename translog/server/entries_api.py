@@ -5,6 +5,8 @@ queued; the answer says `published` (200, in a checkpoint) or, past the deadline
 receipt will be). A write of unknown outcome says so (503 outcome-unknown) and is never retried here.
 """
 
+from collections.abc import Sequence
+
 from aiohttp import web
 from pydantic import BaseModel, Field
 
@@ -40,6 +42,7 @@ async def post_add(api: Api, request: web.Request) -> web.Response:
     _require_appender(api, request)
     query = parse_query(AckQuery, request)
     entry = await read_body(request, api.settings)
+    await _require_no_key_change(api, [entry])
     sequenced = await api.service.append([entry], timeout_ms=api.settings.commit_deadline_ms)
     published = await is_published(api, sequenced.first + sequenced.count, query.ack)
     location = receipt_url(api, sequenced.first)
@@ -57,6 +60,7 @@ async def post_entries(api: Api, request: web.Request) -> web.Response:
             "this content type is not an entry batch", hint=f"send {' or '.join(_SPLITTERS)}", code="unsupported-type"
         )
     entries = split(await read_body(request, api.settings), api.settings.entries_per_request_max)
+    await _require_no_key_change(api, entries)
     sequenced = await api.service.append(entries, timeout_ms=api.settings.commit_deadline_ms)
     published = await is_published(api, sequenced.first + sequenced.count, query.ack)
     body = b""
@@ -79,6 +83,11 @@ def _require_appender(api: Api, request: web.Request) -> None:
     require(request[PRINCIPAL], Permission.APPEND)
     if api.service.meta.profile is not Profile.OPAQUE:
         raise NotFoundError("this log takes audit events, not opaque entries", hint="POST /v1/events", code="not-opaque")
+
+
+async def _require_no_key_change(api: Api, entries: Sequence[bytes]) -> None:
+    if api.keys is not None:
+        await api.keys.require_none(entries)
 
 
 def split_lines(body: bytes, entries_max: int) -> list[bytes]:

@@ -191,15 +191,17 @@ class Intake:
             place for place, (uid_key, mac) in enumerate(known) if uid_key is not None and _is_conflict(uid_key, mac, found)
         ]
 
-    async def log_admin(self, operation: str, *, uid: str, actor: JSONObject, data: JSONObject | None = None) -> int:
-        """Logs that somebody did something to this log (events/admin.py), once by its id `uid`. `actor` is an OCSF user.
-        Returns the entry's index. Raises as `take` does."""
+    async def log_admin(
+        self, operation: str, *, uid: str, actor: JSONObject, data: JSONObject | None = None, entries: Sequence[bytes] = ()
+    ) -> int:
+        """Logs that somebody did something to this log (events/admin.py), once by its id `uid`, together with the public
+        `entries` that say so, if any. `actor` is an OCSF user. Returns the event's index. Raises as `take` does."""
         now_ms = self._service.guard.wall_ms
         event = admin_event(operation, uid=uid, origin=self._origin, actor=actor, time_ms=now_ms, host=self._host, data=data)
         stream = StreamName(LOG_MEMBER, ADMIN_STREAM)
         known = self._recognise(stream, uid, b"admin\0" + compact(event).encode())
         (draft,) = self._drafts(stream, [event], [known])
-        (outcome,) = (await self._append([draft])).outcomes
+        outcome, *_ = (await self._append([draft, *(Note(entry=entry) for entry in entries)])).outcomes
         return outcome.index
 
     async def take_sealed(self, items: Sequence[Draft | Note]) -> Sequenced:

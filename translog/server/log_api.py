@@ -41,6 +41,26 @@ class Limits(BaseModel):
     entries_per_read_max: int
 
 
+class WitnessAnswer(BaseModel):
+    """A witness of the publication policy, and what the log heard from it last."""
+
+    name: str = Field(description="Its own name, as in its keys.")
+    url: str
+    cosigned_size: int | None = Field(description="The size it cosigned last, since the log was started.")
+    cosigned_at_ms: int | None = Field(description="When that was, in ms since the epoch.")
+    failure: str | None = Field(description="Why its last answer brought no cosignature.")
+    ahead: int | None = Field(description="A size it stated that the log never signed: somebody is wrong, or worse.")
+
+
+class WitnessingAnswer(BaseModel):
+    """How publication under a policy stands."""
+
+    without_quorum: str = Field(description="What becomes of checkpoints that too few cosign: hold or publish.")
+    published_witnessed: bool = Field(description="Whether the latest checkpoint has its quorum.")
+    unwitnessed_since_ms: int | None = Field(description="Since when the quorum is not reached, null while it is.")
+    witnesses: list[WitnessAnswer]
+
+
 class LogAnswer(BaseModel):
     """A log in its own words. Nothing here is signed: trust comes from a policy."""
 
@@ -49,6 +69,10 @@ class LogAnswer(BaseModel):
     profile: str
     public_read: str
     policy: str = Field(description="A tlog-policy file for this log, as it would like to be trusted.")
+    publication_policy: str | None = Field(
+        description="The policy that its checkpoints are published under, with all keys of its witnesses; null for none."
+    )
+    witnessing: WitnessingAnswer | None = Field(description="Null where nobody is asked to cosign.")
     integrated_size: int = Field(description="Entries committed.")
     published_size: int = Field(description="Entries in the latest checkpoint.")
     limits: Limits
@@ -131,10 +155,12 @@ async def get_log(api: Api, request: web.Request) -> web.Response:
     published = service.published
     answer = LogAnswer(
         origin=service.meta.origin,
-        vkeys=[str(vkey) for vkey in api.vkeys],
+        vkeys=[str(vkey) for vkey in api.vkeys()],
         profile=service.meta.profile.value,
         public_read=settings.public_read.value,
-        policy=api.policy,
+        policy=api.policy(),
+        publication_policy=api.publication_policy,
+        witnessing=_witnessing(api),
         integrated_size=service.integrated.size,
         published_size=published.size if published else 0,
         limits=Limits(
@@ -146,6 +172,29 @@ async def get_log(api: Api, request: web.Request) -> web.Response:
         ),
     )
     return json_response(answer)
+
+
+def _witnessing(api: Api) -> WitnessingAnswer | None:
+    service = api.service
+    if service.witnesses is None:
+        return None
+    published = service.published
+    return WitnessingAnswer(
+        without_quorum=service.settings.witnessing.without_quorum.value,
+        published_witnessed=published is not None and published.witnessed,
+        unwitnessed_since_ms=service.unwitnessed_since_ms,
+        witnesses=[
+            WitnessAnswer(
+                name=status.name,
+                url=status.url,
+                cosigned_size=status.cosigned_size,
+                cosigned_at_ms=status.cosigned_at_ms,
+                failure=status.failure,
+                ahead=status.ahead,
+            )
+            for status in service.witnesses.status()
+        ],
+    )
 
 
 async def get_checkpoint(api: Api, request: web.Request) -> web.Response:

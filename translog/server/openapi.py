@@ -25,6 +25,7 @@ _ERRORS = {
     413: "Over a limit.",
     415: "A content type or encoding that is not taken.",
     422: "It does not verify.",
+    429: "Too often. Retry-After says when to ask again.",
     500: "Damage or a defect; reads go on, appends stop.",
     503: "Not now. Retry-After says when; code `outcome-unknown` means that it may have been written.",
 }
@@ -33,8 +34,8 @@ _COMMON_ERRORS = (401, 403)
 _PATH_PARAMETER = re.compile(r"\{(\w+)(?::[^}]*)?\}")
 
 
-def openapi_document(routes: Iterable[Route], *, origin: str) -> dict[str, Any]:
-    """The document for `routes` of the log `origin`."""
+def openapi_document(routes: Iterable[Route], *, origin: str, what: str = "") -> dict[str, Any]:
+    """The document for `routes` of the log `origin`; `what` is what else is served, if it is no log."""
     routes = list(routes)
     models: dict[type[BaseModel], None] = {Problem: None}
     for route in routes:
@@ -47,9 +48,9 @@ def openapi_document(routes: Iterable[Route], *, origin: str) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": f"Transparency log {origin}",
+            "title": what or f"Transparency log {origin}",
             "version": __version__,
-            "summary": "C2SP tlog-tiles and a JSON interface beside it",
+            "summary": "C2SP tlog-witness" if what else "C2SP tlog-tiles and a JSON interface beside it",
         },
         "paths": paths,
         "components": {

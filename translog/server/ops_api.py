@@ -1,6 +1,7 @@
 """Health for everybody; metrics and operator actions on the admin listener only.
 
-Rules: `/healthz` is 200 while the process answers, `/readyz` while it takes and publishes entries; why a log is held is a code
+Rules: `/healthz` is 200 while the process answers, `/readyz` while it takes entries and signs, also while too few witnesses
+cosign, which it tells: to send entries elsewhere would not help; why a log is held is a code
 for everybody and a sentence, which may name files, for the operator; operator actions need a header that no web page can send
 unasked, so that a browser on the operator's machine cannot be made to do them.
 """
@@ -29,6 +30,9 @@ class Health(BaseModel):
     status: str = Field(description="starting, open, reopening, held or stopping")
     code: str | None = Field(None, description="Why it is held, for programs.")
     published_size: int
+    unwitnessed_since_ms: int | None = Field(
+        None, description="Since when too few witnesses cosign, in ms since the epoch; null while they do, or none are asked."
+    )
 
 
 class AdminHealth(Health):
@@ -73,6 +77,7 @@ def _health(api: Api) -> Health:
         status=service.mode.value,
         code=service.held.code if service.held is not None else None,
         published_size=service.published.size if service.published else 0,
+        unwitnessed_since_ms=service.unwitnessed_since_ms,
     )
 
 
@@ -86,7 +91,8 @@ async def get_metrics(api: Api, request: web.Request) -> web.Response:
     return web.Response(body=body, headers={"Content-Type": exposition.CONTENT_TYPE_PLAIN_0_0_4, "Cache-Control": NO_STORE})
 
 
-async def post_clock_accept(api: Api, request: web.Request) -> web.Response:
+def require_operator(request: web.Request) -> str:
+    """Who acts, as they say. Raises PermissionDeniedError for a request that no operator made on purpose."""
     if comes_from_page(request):
         raise PermissionDeniedError(
             "operator actions are not taken from web pages",
@@ -97,13 +103,17 @@ async def post_clock_accept(api: Api, request: web.Request) -> web.Response:
         raise PermissionDeniedError(
             "operator actions say who acts", hint=f"send the header {OPERATOR_HEADER}: <your name>", code="no-operator"
         )
+    return printable(request.headers[OPERATOR_HEADER][:_OPERATOR_CHARS_MAX])
+
+
+async def post_clock_accept(api: Api, request: web.Request) -> web.Response:
+    operator = require_operator(request)
     if api.events is not None and api.service.mode is not Mode.OPEN:
         raise PushbackError(
             "nothing was done: the log takes no entries now, and this could not be logged",
             code="not-open",
             retry_after_ms=1_000 * _NOT_READY_RETRY_S,
         )
-    operator = printable(request.headers[OPERATOR_HEADER][:_OPERATOR_CHARS_MAX])
     jump_ms = api.service.accept_clock(operator)
     if api.events is not None:
         uid = f"clock.accept/{secrets.token_hex(8)}"

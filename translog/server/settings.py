@@ -80,6 +80,11 @@ class ServerSettings(BaseModel):
     behind_proxy: bool = Field(
         False, description="A proxy in front terminates TLS: accept credentials on this plaintext listener."
     )
+    witness: str = Field(
+        "",
+        description="A witness's directory, as a path in the log's directory (`translog witness init` makes one): it is served "
+        "under `/witness`, and never cosigns this log's own checkpoints.",
+    )
     tls: TLSSettings = TLSSettings()
     intake: IntakeSettings = IntakeSettings()
     publish_deadline_ms: Milliseconds = Field(

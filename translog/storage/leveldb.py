@@ -123,7 +123,7 @@ class LevelDBStore:
 
         self._write(fill, sync=True)
 
-    def publish(self, checkpoint: StoredCheckpoint, *, keep: bool) -> None:
+    def publish(self, checkpoint: StoredCheckpoint, *, keep: bool, durable: bool = False) -> None:
         require_publishable(checkpoint, latest=self.read_checkpoint(), committed=self.read_state().size)
 
         def fill(batch: Any) -> None:
@@ -131,7 +131,7 @@ class LevelDBStore:
             if keep:
                 batch.put(keyspace.kept_checkpoint_key(checkpoint.size), checkpoint.note)
 
-        self._write(fill, sync=False)
+        self._write(fill, sync=durable)
 
     def read_checkpoint(self) -> StoredCheckpoint | None:
         value = self._read(lambda: _get(self._db, keyspace.LATEST))

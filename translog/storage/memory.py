@@ -104,7 +104,7 @@ class MemoryStore:
             if fault is not None:
                 self._fail(fault)
 
-    def publish(self, checkpoint: StoredCheckpoint, *, keep: bool) -> None:
+    def publish(self, checkpoint: StoredCheckpoint, *, keep: bool, durable: bool = False) -> None:
         with self._lock:
             self._require_writable()
             require_publishable(checkpoint, latest=self._latest, committed=self._disk.state.size)
@@ -114,6 +114,9 @@ class MemoryStore:
             self._latest = checkpoint
             if keep:
                 self._kept[checkpoint.size] = checkpoint
+            if durable:
+                self._disk.latest = self._latest
+                self._disk.kept = dict(self._kept)
             if fault is not None:
                 self._fail(fault)
 

@@ -124,8 +124,9 @@ class LogStore(Protocol):
         opened anew.
         """
 
-    def publish(self, checkpoint: StoredCheckpoint, *, keep: bool) -> None:
-        """Makes this the latest checkpoint, and one to `keep` if so. Not durable before the next commit.
+    def publish(self, checkpoint: StoredCheckpoint, *, keep: bool, durable: bool = False) -> None:
+        """Makes this the latest checkpoint, and one to `keep` if so. Durable with the next commit, or with `durable` when it
+        returns.
 
         Raises FenceError if it goes backwards, or is ahead of the committed tree. Raises StorageError as `commit` does.
         """

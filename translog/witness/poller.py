@@ -16,6 +16,7 @@ from translog.core.cosignature import KeyVerifier
 from translog.core.note import format_note, open_note
 from translog.core.wire import clip
 from translog.errors import ConsistencyError, OldSizeError, TranslogError, VerificationError
+from translog.log.waiters import uninterrupted
 from translog.witness.accusations import Accusations
 from translog.witness.loglist import KnownLog
 from translog.witness.protocol import AddCheckpoint, Cosigned, format_add_checkpoint
@@ -61,7 +62,7 @@ class Poller:
     async def poll_all(self) -> None:
         """Polls each log once, some at a time. Never fails."""
         try:
-            logs = await asyncio.to_thread(self._witness.store.logs, polled=True)
+            logs = await uninterrupted(asyncio.to_thread(self._witness.store.logs, polled=True))
         except TranslogError as error:
             _logger.error("the logs to poll could not be read", detail=str(error))
             return
@@ -82,14 +83,16 @@ class Poller:
 
     async def _poll(self, log: KnownLog) -> None:
         async with self._connect(log) as polled:
-            note, checkpoint = await asyncio.to_thread(_verify, log, await polled.fetch())
-            stored = await asyncio.to_thread(self._witness.store.find_cosigned, log.origin)
+            fetched = await polled.fetch()
+            note, checkpoint = await uninterrupted(asyncio.to_thread(_verify, log, fetched))
+            stored = await uninterrupted(asyncio.to_thread(self._witness.store.find_cosigned, log.origin))
             old = stored.size if stored else 0
             if checkpoint.size < old:
                 _warn(log, f"it shows a checkpoint of size {checkpoint.size}, after one of {old} that was cosigned")
                 return
             proof = await polled.prove(old=old, new=checkpoint.size) if 0 < old < checkpoint.size else []
-        await asyncio.to_thread(self._submit, log, AddCheckpoint(old=old, proof=tuple(proof), note=note), checkpoint, stored)
+        request = AddCheckpoint(old=old, proof=tuple(proof), note=note)
+        await uninterrupted(asyncio.to_thread(self._submit, log, request, checkpoint, stored))
 
     def _submit(self, log: KnownLog, request: AddCheckpoint, checkpoint: Checkpoint, stored: Cosigned | None) -> None:
         try:
