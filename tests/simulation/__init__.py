@@ -1,0 +1,1 @@
+"""A network of logs, witnesses and clients on a virtual clock."""
