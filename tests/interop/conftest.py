@@ -18,10 +18,13 @@ import pytest
 
 from .static_log import StaticLog, make_log
 from .tessera_tools import TOOL_PACKAGES, Tessera
+from .witness_programs import LITEWITNESS_PACKAGE, OMNIWITNESS_PACKAGE, copy_module
 
 GOLOG_SOURCE = Path(__file__).parent / "golog"
 K8S_SOURCE = Path(__file__).parent / "k8s"
 TESSERA_SOURCE = Path(__file__).parent / "tessera"
+TORCHWOOD_SOURCE = Path(__file__).parent / "torchwood"
+OMNIWITNESS_SOURCE = Path(__file__).parent / "omniwitness"
 PORTS = range(24_000, 24_100)
 """Below the range from which the system takes the ports of outgoing connections."""
 
@@ -78,6 +81,40 @@ def tessera(tmp_path_factory: pytest.TempPathFactory) -> Tessera:
     integration = "github.com/transparency-dev/tessera/integration"
     _build(TESSERA_SOURCE, [go, "test", "-buildvcs=false", "-c", "-o", str(folder / "integration.test"), integration])
     return Tessera(folder)
+
+
+@pytest.fixture(scope="session")
+def litewitness_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """litewitness, compiled from the release of torchwood that torchwood/go.mod pins. It needs an ssh-agent."""
+    if shutil.which("ssh-agent") is None or shutil.which("ssh-add") is None:
+        _unavailable("there is no ssh-agent on PATH")
+    go = _go(TORCHWOOD_SOURCE)
+    binary = tmp_path_factory.mktemp("torchwood") / "litewitness"
+    _build(TORCHWOOD_SOURCE, [go, "build", "-buildvcs=false", "-o", str(binary), LITEWITNESS_PACKAGE])
+    return binary
+
+
+@pytest.fixture(scope="session")
+def omniwitness_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The omniwitness, compiled from the version that omniwitness/go.mod pins.
+
+    It asks for a function that no release of its Merkle library has, and which it does not use: a copy of the library gets it.
+    """
+    go = _go(OMNIWITNESS_SOURCE)
+    folder = tmp_path_factory.mktemp("omniwitness")
+    merkle = "github.com/transparency-dev/merkle"
+    found = subprocess.run(
+        [go, "list", "-m", "-f", "{{.Dir}}", merkle], cwd=OMNIWITNESS_SOURCE, capture_output=True, text=True, check=True
+    )
+    copy_module(Path(found.stdout.strip()), folder / "merkle")
+    shutil.copy(OMNIWITNESS_SOURCE / "proof" / "subtree.go", folder / "merkle" / "proof")
+    for name in ("go.mod", "go.sum"):
+        shutil.copy(OMNIWITNESS_SOURCE / name, folder)
+    _build(folder, [go, "mod", "edit", "-replace", f"{merkle}={folder / 'merkle'}"])
+    binary = folder / "omniwitness"
+    options = ["-buildvcs=false", "-trimpath", f"-modfile={folder / 'go.mod'}"]  # trimmed, what was built before is found again
+    _build(OMNIWITNESS_SOURCE, [go, "build", *options, "-o", str(binary), OMNIWITNESS_PACKAGE])
+    return binary
 
 
 class RunGolog(Protocol):

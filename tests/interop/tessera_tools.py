@@ -83,9 +83,16 @@ class Tessera:
         end = ["-leaf_write_goal", str(entries), "-max_runtime", "60s", "-show_ui=false", "-logtostderr"]
         return self._run("hammer", "-log_url", url, "-log_public_key", vkey, *load, *end)
 
-    def append(self, storage: Path, skey_file: Path, entries: Path) -> subprocess.CompletedProcess[str]:
-        """Adds each file in the folder `entries`, in the order of their names, to the log in files under `storage`."""
+    def append(
+        self, storage: Path, skey_file: Path, entries: Path, *, witness_policy: Path | None = None, fail_open: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        """Adds each file in the folder `entries`, in the order of their names, to the log in files under `storage`.
+
+        Where `witness_policy` is not met, a checkpoint is published all the same with `fail_open`, and else never.
+        """
         options = ["-storage_dir", str(storage), "-private_key", str(skey_file), "-entries", f"{entries}/*"]
+        if witness_policy is not None:
+            options += ["-witness_policy_file", str(witness_policy), f"-witness_fail_open={str(fail_open).lower()}"]
         return self._run("posix-oneshot", *options)
 
     @contextmanager
