@@ -26,21 +26,31 @@ from benchmarks import (  # noqa: E402
     event_records,
     event_rows,
     floors,
+    litewitness,
     load,
+    local_witnesses,
     processes,
+    publication_rows,
     read_rows,
     store_rows,
     stores,
     table,
     verify_rows,
+    witness_requests,
+    witness_rows,
 )
 from benchmarks.figures import Figure, Target, not_available, repeat, show_number  # noqa: E402
 from benchmarks.rows import ROWS, Row  # noqa: E402
 from benchmarks.workshop import QUICK, Plan, Workshop  # noqa: E402
 
+from translog.bootstrap import create_log  # noqa: E402
+from translog.core.note import parse_note  # noqa: E402
+from translog.core.policy import parse_policy, require_quorum  # noqa: E402
+from translog.errors import QuorumError  # noqa: E402
 from translog.events.normalize import normalize  # noqa: E402
 from translog.events.sources.table import SOURCES  # noqa: E402
 from translog.storage.store import Profile  # noqa: E402
+from translog.witness.protocol import parse_add_checkpoint  # noqa: E402
 
 TINY = replace(
     QUICK,
@@ -52,6 +62,9 @@ TINY = replace(
     disk_entries=2_000,
     events=3_000,
     growth_marks=(1_000, 2_000),
+    witnesses=(0, 5),
+    witness_requests=5,
+    receipt_sizes=(10, 600),
 )
 MET = Figure(
     row=2, what="CPU", unit="ms", ours=(0.09, 0.06, 0.07), floor=(0.02, 0.03, 0.01), floor_name="ms: aiohttp",
@@ -91,6 +104,9 @@ def test_rows_have_the_numbers_of_the_list_of_targets() -> None:
         8: store_rows.growth,
         9: store_rows.disk,
         10: store_rows.fsck,
+        14: publication_rows.publication,
+        15: witness_rows.cosigning,
+        16: witness_rows.receipt_sizes,
     }
 
 
@@ -269,6 +285,7 @@ def test_floors_are_taken(tmp_path: Path) -> None:
     per_s, per_cpu_s = floors.leveldb_batches_per_s(tmp_path, entry_bytes=100, batch_entries=10, seconds=0.01)
     assert per_s > 0
     assert per_cpu_s > 0
+    assert min(floors.sqlite_commit_s(tmp_path, row_bytes=100, count=10)) > 0
 
 
 def test_records_are_unlike_and_the_same_again() -> None:
@@ -319,6 +336,104 @@ def test_percentiles_are_values_that_were_taken() -> None:
     assert load.percentile([5, 1, 2, 3, 4], 0.5) in (2, 3)
     assert load.percentile(range(1, 101), 0.99) == 99
     assert load.percentile([7], 0.99) == 7
+
+
+def offered(name: str, keys: str) -> witness_requests.OfferedLog:
+    types = [local_witnesses.LOG_TYPE[key] for key in local_witnesses.KEY_SETS[keys]]
+    return witness_requests.OfferedLog(skeys=local_witnesses.new_skeys(name, types))
+
+
+def test_a_policy_of_local_witnesses_asks_for_more_than_half_of_them() -> None:
+    vkeys = [offered(local_witnesses.witness_name(number), "Ed25519").vkeys for number in range(4)]
+    cosigners = [local_witnesses.new_skeys(keys[0].name, local_witnesses.WITNESS_TYPE.values()) for keys in vkeys]
+    log = f"log {offered('log.example', 'Ed25519').vkeys[0]}\n"
+    lines = local_witnesses.majority_lines([[skey.vkey for skey in skeys] for skeys in cosigners], ["http://a"] * 4)
+    policy = parse_policy((log + lines).encode())
+    assert len(policy.witnesses) == 8
+    assert {witness.url for witness in policy.witnesses.values()} == {"http://a"}
+    require_quorum(policy, ["w0-ed25519", "w2-ml-dsa-44", "w3-ed25519"])
+    with pytest.raises(QuorumError):
+        require_quorum(policy, ["w0-ed25519", "w0-ml-dsa-44", "w1-ed25519"])
+    assert parse_policy((log + local_witnesses.majority_lines([])).encode()).quorum == "none"
+
+
+def test_a_witness_takes_prepared_requests_once_and_in_order(shop: Workshop) -> None:
+    steps = witness_requests.grow_steps(first=300, count=3)
+    assert [(step.old, step.size) for step in steps] == [(0, 300), (300, 307), (307, 314)]
+    logs = [offered(f"log-{number}.example", "both") for number in range(3)]
+    assert len(parse_note(parse_add_checkpoint(logs[0].request(steps[1])).note).signatures) == 2
+    witness = local_witnesses.make_witness(shop.new_path("w"), name="w.example", logs=[log.vkeys for log in logs])
+    with local_witnesses.serve_witness(witness) as server:
+        for step in steps[:2]:
+            load = witness_requests.ask_load(server, [[log.request(step)] for log in logs], cpu_of=[server])
+            assert load.requests == 3
+            assert load.seconds > 0
+        with pytest.raises(RuntimeError, match="409"):
+            witness_requests.ask_load(server, [[logs[0].request(steps[1])]])
+        assert len(witness_requests.ask_together([server], [logs[0].request(steps[2])], wanted=1)) == 1
+        with pytest.raises(RuntimeError, match="409"):
+            witness_requests.ask_together([server], [logs[0].request(steps[1])], wanted=1)
+
+
+def test_cosigning_is_rated_over_http_and_in_process(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(witness_rows, "_RATED", ("Ed25519",))
+    figures = witness_rows.cosigning(shop)
+    assert [figure.value is None for figure in figures] == ([False] * 4 + [True]) * 2
+    assert all(len(figure.ours) == len(figure.floor) == 3 and min(figure.floor) > 0 for figure in figures if figure.value)
+    assert "--peers" in figures[4].note
+
+
+def test_without_go_litewitness_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(processes.UnavailableError):
+        litewitness.build(tmp_path)
+    assert litewitness.version().startswith("v")
+
+
+def test_receipts_are_of_real_notes_and_grow_by_the_same_with_every_witness(shop: Workshop) -> None:
+    found = {figure.what: figure.ours[0] for figure in witness_rows.receipt_sizes(shop)}
+    assert len(found) == 2 * 3 * 2
+    line = len("\u2014 witness-00.example.org \n".encode())
+    for size in shop.plan.receipt_sizes:
+        with_witnesses = [found[f"receipt at {size:,}, {keys}, 5 witnesses"] for keys in ("Ed25519", "ML-DSA-44", "both")]
+        without = [found[f"receipt at {size:,}, {keys}, 0 witnesses"] for keys in ("Ed25519", "ML-DSA-44", "both")]
+        grown = [more - less for more, less in zip(with_witnesses, without, strict=True)]
+        assert grown == [5 * (line + 104), 5 * (line + 3_244), 5 * (2 * line + 104 + 3_244)]
+
+
+def test_publication_waits_for_witnesses_that_are_there(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_wrk() -> NoReturn:
+        raise processes.UnavailableError("no wrk")
+
+    monkeypatch.setattr(publication_rows, "find_wrk", no_wrk)
+    figures = publication_rows.publication(shop)
+    assert [figure.what for figure in figures[:-1]] == [
+        "lone append, published, no witnesses, p50",
+        "lone append, published, no witnesses, p99",
+        "lone append, published, 5 witnesses, p50",
+        "lone append, published, 5 witnesses, p99",
+        "5 witnesses asked at once: answer 3, p50",
+        "lone append, published, 5 witnesses, one dead and one slow, p50",
+        "lone append, published, 5 witnesses, one dead and one slow, p99",
+    ]
+    assert all(len(figure.ours) >= 3 for figure in figures[:-1])
+    assert figures[5].value is not None
+    assert figures[5].value < 1_000  # the slow one was not waited for
+    assert "no wrk" in figures[-1].note
+
+
+def test_checkpoints_published_under_load_are_counted(shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    fake_wrk(tmp_path, "400 2000000 0 0 1500")
+    with (tmp_path / "wrk").open("a") as script:
+        script.write("sleep 0.5\n")
+    directory, admin = shop.new_path("loaded"), f"127.0.0.1:{processes.free_port()}"
+    create_log(directory, origin="bench.example/loaded", profile=Profile.OPAQUE)
+    with processes.serve_log(directory, admin=admin) as server:
+        loaded = publication_rows._load(server, admin, tmp_path / "entry", 2)
+    assert loaded.entries_per_s == 200
+    assert loaded.published_per_s > 0
+    assert len(loaded.waits_ms) >= 1
 
 
 def test_the_launcher_is_there() -> None:

@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         "readings. Nothing fails for a figure.",
     )
     parser.add_argument("rows", nargs="*", type=int, metavar="ROW", help=f"only these rows: {rows}")
-    parser.add_argument("--quick", action="store_true", help="less of everything: three to four minutes on two cores")
+    parser.add_argument("--quick", action="store_true", help="less of everything: six to eight minutes on two cores")
     parser.add_argument(
         "--entries", type=int, metavar="N", help="how far rows 4 and 8 go, and how large the log of rows 5 to 7 is"
     )

@@ -2,10 +2,12 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from statistics import median
@@ -64,6 +66,24 @@ def verify_s(key_type: KeyType, *, count: int) -> float:
     skey = SKey(name="example.org/log", type=key_type, seed=os.urandom(SEED_BYTES))
     vkey, signature = skey.vkey, sign_bytes(skey, _MESSAGE)
     return median_time(lambda: verify_bytes(vkey, _MESSAGE, signature), count=count)
+
+
+def sqlite_commit_s(directory: Path, *, row_bytes: int, count: int) -> tuple[float, float]:
+    """Seconds and processor seconds of a transaction of SQLite that replaces a row of `row_bytes`, on disk when it returns."""
+    row = os.urandom(row_bytes)
+    with TemporaryDirectory(dir=directory) as path, closing(sqlite3.connect(f"{path}/db", isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("CREATE TABLE latest (name TEXT PRIMARY KEY, row BLOB NOT NULL)")
+
+        def commit() -> None:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("INSERT OR REPLACE INTO latest VALUES ('log', ?)", (row,))
+            connection.execute("COMMIT")
+
+        begin_cpu = time.process_time()
+        taken = median_time(commit, count=count)
+        return taken, (time.process_time() - begin_cpu) / count
 
 
 def path_hashes_per_s(*, entry_bytes: int, nodes: int, count: int) -> float:

@@ -99,7 +99,7 @@ def _wait_until_up(process: "subprocess.Popen[bytes]", log: Path, url: str) -> s
         if url:
             with suppress(OSError), socket.create_connection(Server(pid=0, url=url).address, timeout=1):
                 return url
-        elif match := re.search(r"^serving \S+ on (http://\S+)$", log.read_text("utf-8", "replace"), re.MULTILINE):
+        elif match := re.search(r"^serving .+ on (http://\S+)$", log.read_text("utf-8", "replace"), re.MULTILINE):
             return match[1]
         time.sleep(_POLL_S)
     raise RuntimeError(f"{Path(str(process.args[0])).name} did not start: {log.read_text('utf-8', 'replace')[-400:]}")  # type: ignore[index]

@@ -27,6 +27,9 @@ class Plan:
     fsck_entries: int = 1_000_000
     events: int = 1_000_000
     peer_seconds: int = 8
+    witnesses: tuple[int, ...] = (0, 3, 7, 15)
+    witness_requests: int = 500
+    receipt_sizes: tuple[int, ...] = (1_000, 1_000_000)
 
 
 QUICK = Plan(
@@ -43,6 +46,7 @@ QUICK = Plan(
     fsck_entries=200_000,
     events=20_000,
     peer_seconds=3,
+    witness_requests=200,
 )
 
 

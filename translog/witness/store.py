@@ -75,6 +75,8 @@ class WitnessStore:
         self._path = path
         self._local = threading.local()
         self._lock = threading.Lock()
+        self._turn = threading.Lock()
+        """Writers of this process take turns here: SQLite's own waiting is by naps."""
         self._connections: list[sqlite3.Connection] = []
         self._closed = False
         meta = self._read_meta()
@@ -224,7 +226,7 @@ class WitnessStore:
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction: committed and on disk when the context ends well, undone when it does not."""
-        with _errors(self._path):
+        with self._turn, _errors(self._path):
             connection = self._connection()
             try:
                 connection.execute("BEGIN IMMEDIATE")
