@@ -208,3 +208,27 @@ def test_what_is_not_published_yet_and_odd_answers_are_told(log: Path) -> None:
 def test_files_that_hold_no_public_key_are_named(log: Path) -> None:
     (log / "keys" / "log-mldsa44-12345678.vkey").write_text("x\n")
     assert "log-mldsa44-12345678.vkey" in require_plain(run("keys", "show", log), 4)[0]
+
+
+def test_evidence_of_old_events_is_had_under_new_keys(tmp_path: Path) -> None:
+    log, address = tmp_path / "events", f"127.0.0.1:{free_port()}"
+    assert run("init", log, "--origin", "log.example").code == 0
+    listen(log, address)
+    (tmp_path / "event").write_text('{"id":"1","actor":"alice","action":"door.open"}\n')
+    with serving(log, "--admin-listen", address) as served:
+        assert run("submit", "--log", served.url, "--source", "events", tmp_path / "event").code == 0
+        assert run("policy", "--log", served.url, "-o", tmp_path / "old").code == 0
+        old = next(vkey for vkey in run("keys", "show", log).out.splitlines() if len(vkey) > 1_000)
+        assert run("keys", "add", log).code == 0
+        assert run("keys", "retire", log, parse_vkey(old).key_id.hex()).code == 0
+        assert run("policy", "--log", served.url, "-o", tmp_path / "new").code == 0
+        fetched = {
+            name: run("evidence", "--log", served.url, "--policy", tmp_path / name, 1, "-o", tmp_path / f"by-{name}")
+            for name in ("old", "new")
+        }
+        assert served.stop() == 0
+    assert [result.code for result in fetched.values()] == [0, 0], fetched["new"].err
+    assert fetched["old"].err == ""
+    assert "made a new one" in fetched["new"].err
+    for evidence, policy, code in (("by-old", "old", 0), ("by-new", "new", 0), ("by-old", "new", 1), ("by-new", "old", 1)):
+        assert run("verify", tmp_path / evidence, "--policy", tmp_path / policy).code == code

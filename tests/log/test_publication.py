@@ -48,6 +48,11 @@ BAD = {
         "quorum-unreachable",
         "w2a",
     ),
+    "a witness with one key that has no url": (
+        STRONG.lines.replace(" http://w4", "", 1) + "group w any w4a w4b\nquorum w\n",
+        "quorum-unreachable",
+        "w4a",
+    ),
     "two of three, two without url": (
         ALL.replace(" http://w2", "").replace(" http://w3", "") + "group q 2 w1a w2a w3a\nquorum q\n",
         "quorum-unreachable",

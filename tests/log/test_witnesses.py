@@ -227,6 +227,38 @@ async def test_unknown_lines_beside_good_ones_are_dropped(make: Make) -> None:
         assert names == ["log.example/test", "w1.example/w", "w2.example/w"]
 
 
+async def test_a_time_in_the_future_costs_that_line_and_not_the_one_of_its_other_key(make: Make) -> None:
+    log = make(2, 1, mldsa=True)
+
+    async def half(old: int, proof: Sequence[bytes], note: bytes) -> tuple[Signature, ...]:
+        first, _ = await log.fakes[0].honest(old, proof, note)
+        return first, log.fakes[0].sign(parse_note(note).text, time_s=log.world.clock.wall // 1000 + 301)[1]
+
+    log.fakes[0].answer = half
+    async with log.running() as service:
+        await grow(service)
+        await until(lambda: "w1a" in log.cosigners(note_of(service)))
+        assert "w1b" not in log.cosigners(note_of(service))
+
+
+async def test_a_witness_that_cosigns_with_one_of_its_keys_only_makes_no_quorum_and_the_operator_sees_why(make: Make) -> None:
+    log = make(1, 1, mldsa=True)
+
+    async def one(old: int, proof: Sequence[bytes], note: bytes) -> tuple[Signature, ...]:
+        return (await log.fakes[0].honest(old, proof, note))[:1]
+
+    log.fakes[0].answer = one
+    async with log.running() as service:
+        assert service.unwitnessed_since_ms is not None
+        assert service.published is None
+        assert service.witnesses is not None
+        (status,) = service.witnesses.status()
+        assert (status.failure, status.cosigned_size) == ("witness-no-line", 0)
+        log.fakes[0].answer = log.fakes[0].honest
+        await grow(service)
+        assert service.witnesses.status()[0].failure is None
+
+
 class TestAnotherSize:
     async def test_a_witness_that_is_behind_is_met_where_it_is(self, make: Make) -> None:
         log = make(2, 1)
@@ -279,6 +311,24 @@ class TestAnotherSize:
             await asyncio.sleep(0.05)
             assert log.fakes[0].asked == [(2, 3)]
 
+    async def test_the_interval_counts_from_the_second_request(self, make: Make) -> None:
+        log = make(1, 1, min_interval_ms=200)
+        async with log.running() as service:
+            await grow(service)
+            log.fakes[0].size, log.fakes[0].root = 0, bytes(32)
+
+            async def slow_to_refuse(old: int, proof: Sequence[bytes], note: bytes) -> tuple[Signature, ...]:
+                if old:
+                    await asyncio.sleep(0.1)
+                return await log.fakes[0].honest(old, proof, note)
+
+            log.fakes[0].answer = slow_to_refuse
+            await grow(service, 2)
+            first, second, third = log.fakes[0].asked_at_s[-3:]
+            assert [old for old, _ in log.fakes[0].asked[-3:]] == [1, 0, 2]
+            assert second - first < 0.19
+            assert third - second >= 0.195
+
 
 class TestRollback:
     async def test_at_the_start_any_word_of_a_larger_size_holds_the_log(self, make: Make) -> None:
@@ -298,6 +348,80 @@ class TestRollback:
             assert service.published is not None  # it serves on
         assert len(log.world.signed) == signed + 1, "nothing but what was signed before is signed anew"
         assert log.alarms == [("w3.example/w", 7, False)]
+
+    async def test_at_the_start_a_word_holds_it_also_where_the_witness_shows_nothing(self, make: Make) -> None:
+        log = make(3, 2)
+        async with log.running() as service:
+            await grow(service, 2)
+        log.fakes[2].answer = stating(7)
+
+        async def hangs(origin: str) -> bytes | None:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        log.fakes[2].latest = hangs  # type: ignore[method-assign]
+        async with log.running() as service:
+            assert service.mode is Mode.HELD
+            assert service.held is not None
+            assert "states that it cosigned" in service.held.detail
+
+    async def test_what_a_slow_witness_proves_holds_a_log_that_is_idle(self, make: Make) -> None:
+        log = make(3, 2, request_timeout_ms=30_000)
+        gate = asyncio.Event()
+
+        async def slow(old: int, proof: Sequence[bytes], note: bytes) -> tuple[Signature, ...]:
+            await gate.wait()
+            raise OldSizeError("another size", size=9)
+
+        async with log.running() as service:
+            await grow(service)
+            log.fakes[0].answer = slow
+            log.fakes[0].note = forged_checkpoint(9, bytes(32))
+            await grow(service)
+            gate.set()
+            await until(lambda: service.mode is Mode.HELD)
+
+    async def test_what_a_slow_witness_proves_ends_the_round_that_is_under_way(self, make: Make) -> None:
+        log = make(3, 2, request_timeout_ms=30_000, quorum_timeout_ms=30_000)
+        gate, never_opened = asyncio.Event(), asyncio.Event()
+
+        async def slow(old: int, proof: Sequence[bytes], note: bytes) -> tuple[Signature, ...]:
+            await gate.wait()
+            raise OldSizeError("another size", size=9)
+
+        async def waits(old: int, proof: Sequence[bytes], note: bytes) -> tuple[Signature, ...]:
+            await never_opened.wait()
+            raise AssertionError
+
+        async with log.running() as service:
+            await grow(service)
+            log.fakes[0].answer = slow
+            log.fakes[0].note = forged_checkpoint(9, bytes(32))
+            await grow(service)
+            log.fakes[1].answer = waits
+            await service.append([b"x"])
+            await until(lambda: log.fakes[1].under_way == 1)
+            gate.set()
+            await until(lambda: service.mode is Mode.HELD)
+            assert service.published is not None
+            assert service.published.size == 2
+
+    async def test_one_that_states_another_size_each_time_makes_one_alarm(self, make: Make) -> None:
+        log = make(3, 2)
+        stated: list[int] = []
+
+        async def lies(old: int, proof: Sequence[bytes], note: bytes) -> tuple[Signature, ...]:
+            stated.append(100 + len(stated))
+            raise OldSizeError("another size", size=stated[-1])
+
+        async with log.running() as service:
+            await grow(service)
+            log.fakes[0].answer = lies
+            await grow(service)
+            await until(lambda: len(stated) > 5)
+            assert log.alarms == [("w1.example/w", 100, False)]
+            assert service.witnesses is not None
+            assert (service.witnesses.status()[0].ahead or 0) > 100, "the newest is shown"
 
     async def test_later_a_word_alone_holds_up_nobody(self, make: Make) -> None:
         log = make(3, 2)
@@ -439,6 +563,38 @@ class TestWithoutQuorum:
             await until(lambda: log.told == [False, True])
             assert service.unwitnessed_since_ms is None
         log.world.check()
+
+    async def test_an_idle_log_that_lost_its_quorum_tells_when_it_is_back(
+        self, make: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        log = make(1, 1)
+        log.world.settings = log.world.settings.model_copy(update={"idle_sign_interval_ms": 100})
+        async with log.running() as service:
+            size = await grow(service)
+            log.fakes[0].answer = dead
+
+            def told(reached: bool) -> None:
+                log.told.append(reached)
+                monkeypatch.setitem(vars(service.settings), "idle_sign_interval_ms", 600_000)  # idleness helps no more
+
+            service.on_quorum = told
+            await until(lambda: log.told == [False])
+            log.fakes[0].answer = log.fakes[0].honest
+            await until(lambda: log.told == [False, True])
+            assert service.unwitnessed_since_ms is None
+            assert service.integrated.size == size
+
+    async def test_witnesses_out_of_step_are_asked_for_the_same_checkpoint_again(self, make: Make) -> None:
+        """Where a round is shorter than the interval: whoever was asked for one that was given up could not be asked for the
+        next in time, for ever."""
+        log = make(2, 2, min_interval_ms=400, quorum_timeout_ms=200)
+        async with log.running() as service:
+            await grow(service)
+            log.fakes[0].answer = dead
+            await service.append([b"x"])
+            await until(lambda: service.unwitnessed_since_ms is not None)
+            log.fakes[0].answer = log.fakes[0].honest
+            assert await service.wait_published(2, timeout_ms=3_000)
 
     async def test_a_new_log_without_quorum_takes_entries_and_shows_nothing(self, make: Make) -> None:
         log = make(1, 1)

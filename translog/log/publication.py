@@ -15,6 +15,7 @@ from translog.core.policy import POLICY_BYTES_MAX, Policy, PolicyWitness, parse_
 from translog.core.quorum import has_quorum, weigh_policy
 from translog.core.wire import printable
 from translog.errors import MalformedError, SettingsError
+from translog.log.rounds import verified_under
 from translog.log.witnesses import Endpoint, WitnessClient
 
 _logger = structlog.get_logger()
@@ -31,7 +32,7 @@ def read_publication_policy(path: Path, vkeys: Sequence[VKey]) -> Policy:
         raise SettingsError(f"{path}: {error.detail}", hint=error.hint, code="bad-policy") from None
     _require_own(path, policy, vkeys)
     reachable = [witness.name for witness in policy.witnesses.values() if witness.url is not None]
-    if not has_quorum(policy, reachable):
+    if not all(has_quorum(stated, reachable) for stated in verified_under(policy)):
         others = ", ".join(printable(name) for name in policy.witnesses if name not in reachable)
         raise SettingsError(
             f"{path}: the quorum {printable(policy.quorum)} can never be met, since these witnesses have no URL: {others}",

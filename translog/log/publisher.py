@@ -198,7 +198,10 @@ class Publisher:
         if not reached and self._quorum_lost and publish_anyway:
             reached = await self._wait_for_quorum_or_news(offered)
         self._quorum_lost = not reached
+        witnesses.require_sound()
         if not reached:
+            offered.withdrawn = True
+            self._done = None  # also where what is published says the same: that the quorum is back must show
             self._on_quorum(False)
             if publish_anyway:
                 await self._show_unwitnessed(state, offered.note)

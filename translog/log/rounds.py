@@ -48,8 +48,10 @@ class Round:
         self.error: TranslogError | None = None
         """What ended the round."""
         self._changed = asyncio.Event()
+        self.withdrawn = False
+        """Whether it was given up: nobody is asked for it any more."""
         self.late: Callable[[], None] | None = None
-        """Called for each line that comes once the round is over."""
+        """Called for each line that comes once the round is over, and when what it is about must not stand."""
 
     @property
     def text(self) -> str:
@@ -84,6 +86,8 @@ class Round:
         """Ends the round: `wait` raises this."""
         self.error = error
         self._changed.set()
+        if self.late is not None:
+            self.late()
 
     async def wait(self, *, timeout_ms: int, all_asked: bool) -> bool:
         """Whether there is a quorum, as soon as there is (with `all_asked`, once every witness has answered once), or when the

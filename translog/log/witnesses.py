@@ -31,6 +31,8 @@ _logger = structlog.get_logger()
 _BACKOFF_MS_FIRST = 250
 _CONTRADICTIONS = frozenset({409, 422})
 """Statuses of a witness that has another tree; some answer 409 without a size for that."""
+_ALARM_QUIET_S = 600.0
+"""A witness that states another size each time shall not fill the log with events; its status and metric tell all the same."""
 _LEEWAY_MS = 500
 """A witness's client has the same time limit and says more about what went wrong, so it may be the first to give up."""
 
@@ -96,6 +98,7 @@ class Witnesses:
         self._verifying = verifying
         self._metrics = metrics
         self._signed_size = 0
+        self._newest: Round | None = None
         self.held: HeldError | None = None
         """Why the log must not sign any more, once a witness has shown that it signed more than it knows of."""
         self._askers = [_Asker(endpoint, self) for endpoint in endpoints]
@@ -116,6 +119,7 @@ class Witnesses:
             root_at=root_at,
             starting=starting,
         )
+        self._newest = started
         if not self._tasks:
             self._tasks = [asyncio.create_task(asker.run(), name=f"witness {asker.status.name}") for asker in self._askers]
         for asker in self._askers:
@@ -159,33 +163,42 @@ class Witnesses:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
 
-    async def cosigned(self, asker: "_Asker", offered: Round, answer: Sequence[Signature]) -> None:
-        """Takes what verifies of an answer. Raises SignatureError where nothing does."""
+    async def cosigned(self, asker: "_Asker", offered: Round, answer: Sequence[Signature]) -> bool:
+        """Takes what verifies of an answer: whether that is a line of each of its keys. Raises SignatureError where nothing
+        does."""
         note = Note(text=offered.text, signatures=tuple(answer))
         loop = asyncio.get_running_loop()
         entries = asker.endpoint.witnesses
         lines = await loop.run_in_executor(self._verifying, verified_lines, note, entries)
-        now_s = self._now_ms() // 1000
+        latest_s = self._now_ms() // 1000 + self.settings.future_s_max
         good = {}
         for entry in entries:
             if entry.name in lines:
                 time_s = signature_time(entry.vkey, lines[entry.name].payload)
-                if time_s is None or time_s > now_s + self.settings.future_s_max:
-                    raise SignatureError("its cosignature states no time, or one in the future", code="witness-time")
-                good[entry.name] = lines[entry.name]
-        if not good:
+                if time_s is not None and time_s <= latest_s:
+                    good[entry.name] = lines[entry.name]
+        if good:
+            offered.take(good)
+        elif lines:
+            raise SignatureError("its cosignature states no time, or one in the future", code="witness-time")
+        else:
             raise SignatureError("its answer has no line of a key that the policy lists", code="witness-no-line")
-        offered.take(good)
+        return len(good) == len(entries)
 
     async def ahead(self, asker: "_Asker", offered: Round, size: int) -> None:
         """A witness states that this log signed more than it knows of."""
         if size <= self._signed_size:
             return
+        name, starting = asker.status.name, offered.starting
+        if starting:  # its round may be over before what it shows is here
+            self._hold(offered, self._said_ahead(name, size, proven=False), code="witness-ahead", ends=False)
         proven = await self._is_proven(asker)
-        name = asker.status.name
         self._metrics.witness_alarms.labels(name).inc()
-        if asker.status.ahead != size:
-            asker.status = replace(asker.status, ahead=size)
+        now_s = asyncio.get_running_loop().time()
+        is_news = asker.status.ahead != size and now_s >= asker.quiet_until_s
+        asker.status = replace(asker.status, ahead=size)
+        if is_news or (proven and self.held is None):
+            asker.quiet_until_s = now_s + _ALARM_QUIET_S
             _logger.critical(
                 "a witness states more than this log ever signed",
                 witness=name,
@@ -195,13 +208,12 @@ class Witnesses:
             )
             if self.on_ahead is not None:
                 self.on_ahead(name, size, proven)
-        if proven or offered.starting:
-            shown = "shows a checkpoint that this log's keys signed" if proven else "states that it cosigned a checkpoint"
-            self._hold(
-                offered,
-                f"the witness {name} {shown}, of size {size}, but this log knows of {self._signed_size} only",
-                code="witness-ahead",
-            )
+        if proven or starting:
+            self._hold(offered, self._said_ahead(name, size, proven=proven), code="witness-ahead")
+
+    def _said_ahead(self, name: str, size: int, *, proven: bool) -> str:
+        shown = "shows a checkpoint that this log's keys signed" if proven else "states that it cosigned a checkpoint"
+        return f"the witness {name} {shown}, of size {size}, but this log knows of {self._signed_size} only"
 
     async def look_for_fork(self, asker: "_Asker", offered: Round) -> None:
         """A witness says that the checkpoint does not continue what it cosigned last. If that has this log's own signature,
@@ -218,14 +230,16 @@ class Witnesses:
                 code="witness-fork",
             )
 
-    def _hold(self, offered: Round, detail: str, *, code: str) -> None:
+    def _hold(self, offered: Round, detail: str, *, code: str, ends: bool = True) -> None:
+        """`ends` the rounds: what a slow witness was asked for may not be the newest one."""
         self.held = HeldError(
             f"{detail}: it is an older copy, or another one runs with its keys",
             hint="find the newest store, or fill the log from a mirror. If the witness is wrong, which the other witnesses can "
             "tell, take it out of the policy file and start again",
             code=code,
         )
-        offered.fail(self.held)
+        for ended in {offered, self._newest or offered} if ends else ():
+            ended.fail(self.held)
 
     async def _is_proven(self, asker: "_Asker") -> bool:
         """Whether the witness shows a larger checkpoint with a signature of this log's own."""
@@ -253,11 +267,14 @@ class _Asker:
         self._offered: Round | None = None
         self._wake = asyncio.Event()
         self._size = 0
+        self.quiet_until_s = 0.0
+        """Until when it makes no new alarm, by the event loop's clock."""
         self.names = [witness.name for witness in endpoint.witnesses]
         self.is_asking = False
         self.free_at_s = 0.0
         """When it may be asked again, by the event loop's clock."""
         self._backoff_ms = 0
+        self._asked_at_s = 0.0
 
     def offer(self, offered: Round) -> None:
         """The checkpoint to ask for next."""
@@ -273,6 +290,9 @@ class _Asker:
             while self._offered is not None:
                 await asyncio.sleep(max(0.0, self.free_at_s - asyncio.get_running_loop().time()))
                 offered = self._offered
+                if offered.withdrawn:
+                    self._offered = None
+                    continue
                 good = await self._ask_once(offered)
                 if offered is not asked:
                     offered.answered()
@@ -282,21 +302,20 @@ class _Asker:
 
     async def _ask_once(self, offered: Round) -> bool:
         """Whether it cosigned. Takes down when it may be asked again."""
-        loop = asyncio.get_running_loop()
-        asked_at_s, self.is_asking = loop.time(), True
+        self._asked_at_s, self.is_asking = asyncio.get_running_loop().time(), True
         try:
             return await self._ask(offered)
         finally:
             self.is_asking = False
-            self.free_at_s = asked_at_s + max(self._owner.settings.min_interval_ms, self._backoff_ms) / 1000
+            self.free_at_s = self._asked_at_s + max(self._owner.settings.min_interval_ms, self._backoff_ms) / 1000
 
     async def _ask(self, offered: Round) -> bool:
         """Whether it cosigned."""
         owner, metrics = self._owner, self._owner._metrics
-        failure, wait_ms = None, None
+        failure, wait_ms, is_whole = None, None, False
         try:
             with metrics.witness_seconds.time():
-                await self._exchange(offered)
+                is_whole = await self._exchange(offered)
         except TimeoutError:
             failure = "witness-timeout"
         except TranslogError as error:
@@ -313,8 +332,11 @@ class _Asker:
             _logger.error("asking a witness failed unexpectedly", witness=self.status.name, error=repr(error))
         if failure is None:
             self._backoff_ms = 0
+            if not is_whole:  # kept, but who lists the other key only does not count this witness
+                failure = "witness-no-line"
+                metrics.witness_failures.labels(self.status.name, failure).inc()
             self.status = replace(
-                self.status, cosigned_size=offered.size, cosigned_at_ms=owner._now_ms(), failure=None, ahead=None
+                self.status, cosigned_size=offered.size, cosigned_at_ms=owner._now_ms(), failure=failure, ahead=None
             )
             metrics.witness_cosigned_size.labels(self.status.name).set(offered.size)
             return True
@@ -323,16 +345,17 @@ class _Asker:
         metrics.witness_failures.labels(self.status.name, failure).inc()
         return False
 
-    async def _exchange(self, offered: Round) -> None:
-        """Asks; where the witness refuses the tree, looks at what it has instead."""
+    async def _exchange(self, offered: Round) -> bool:
+        """Asks; where the witness refuses the tree, looks at what it has instead. Whether it cosigned with all its keys."""
         try:
             answer = await self._ask_from_its_size(offered)
         except RemoteError as error:
             if error.status in _CONTRADICTIONS:
                 await self._owner.look_for_fork(self, offered)
             raise
-        await self._owner.cosigned(self, offered, answer)
+        is_whole = await self._owner.cosigned(self, offered, answer)
         self._size = offered.size
+        return is_whole
 
     async def _ask_from_its_size(self, offered: Round) -> Sequence[Signature]:
         """Asks once, and once more from another size if the witness names one."""
@@ -350,6 +373,7 @@ class _Asker:
     async def _request(self, offered: Round) -> Sequence[Signature]:
         old = self._size if self._size <= offered.size else 0
         proof = await self._prove(offered, old) if 0 < old < offered.size else ()
+        self._asked_at_s = asyncio.get_running_loop().time()
         async with asyncio.timeout((self._owner.settings.request_timeout_ms + _LEEWAY_MS) / 1000):
             return await self.endpoint.client.add_checkpoint(old=old, proof=proof, note=offered.note_sent)
 
