@@ -89,7 +89,7 @@ def log_changes(service: LogService, witnesses: Witnesses, intake: Intake) -> No
 async def _log_operation(intake: Intake, operation: str, uid: str, data: JSONObject) -> None:
     try:
         await intake.log_admin(operation, uid=uid, actor=process_user(), data=data)
-    except TranslogError as error:
+    except (TranslogError, RuntimeError) as error:  # the latter where the log was stopped meanwhile
         _logger.error("this could not be logged as an event", operation=operation, detail=str(error))
 
 

@@ -1,6 +1,7 @@
 """Changing a log's keys: what is asked before, what becomes of one that is cut off anywhere, and who may not."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -12,8 +13,8 @@ import pytest
 from log.harness import ORIGIN, SKEY, World, until
 from log.witnessing import FakeWitness, dead, policy_of
 from translog.core.cosignature import KeySigner
-from translog.core.keys import KeyType, SKey, VKey
-from translog.core.note import parse_note
+from translog.core.keys import SIGNATURE_BYTES, KeyType, SKey, VKey
+from translog.core.note import Signature, format_note, parse_note
 from translog.errors import (
     ConflictError,
     NotFoundError,
@@ -22,7 +23,8 @@ from translog.errors import (
     StorageError,
     TranslogError,
 )
-from translog.events.keychain import Action, Role, sign_key_change
+from translog.events.jsontext import compact
+from translog.events.keychain import Action, KeyChain, Role, parse_key_change, sign_key_change
 from translog.log import keyfiles, rotation
 from translog.log.follower import Follower
 from translog.log.keyfiles import list_key_files, read_first_vkeys, read_log_keys, write_skey
@@ -522,16 +524,43 @@ async def test_a_stolen_key_changes_no_keys_through_what_anybody_may_append(log:
         await rotating.add(KeyType.ED25519, operator="alice")
         (logged,) = [change.entry for change in rotating.ledger.changes]
         for stolen in (
+            thiefs_change(1, SKEY),
             thiefs_change(2, SKEY),
             thiefs_change(3, MLDSA),
             thiefs_change(2, SKEY, key=MLDSA, action=Action.RETIRE),
         ):
             error = await refusal(rotating.require_none([b"x", stolen]))
             assert (type(error), error.code) == (PermissionDeniedError, "key-change")
-        harmless = [logged, thiefs_change(1, SKEY), thiefs_change(2, stranger), thiefs_change(2, SKEY)[:-1], b""]
+        harmless = [logged, thiefs_change(2, stranger), thiefs_change(2, SKEY)[:-1], b""]
         await rotating.require_none(harmless)
         await service.append(harmless)
         await log.require_sound(service, rotating)
+
+
+async def test_a_retired_key_changes_no_keys_for_those_who_still_list_it(log: Rotating) -> None:
+    """With an old policy, and shown the thief's entries alone, they would follow: witnesses cosign whatever the log has."""
+    async with log.running() as (_, rotating):
+        added = await rotating.add(KeyType.ED25519, operator="alice")
+        await rotating.retire(SKEY.vkey.key_id.hex(), operator="alice")
+        for number in (1, 2, 3, 9):
+            error = await refusal(rotating.require_none([thiefs_change(number, SKEY)]))
+            assert (type(error), error.code) == (PermissionDeniedError, "key-change")
+        await rotating.require_none([change.entry for change in rotating.ledger.changes])
+        assert rotating.ledger.chain.active[-1] == added.vkey
+
+
+async def test_one_good_line_of_a_stolen_key_is_enough_beside_bad_ones(log: Rotating) -> None:
+    """The bad line spoils the change for the log, and not for those whose policy does not list its key."""
+    async with log.running() as (_, rotating):
+        for good, bad in ((MLDSA, SKEY), (SKEY, MLDSA)):
+            change = parse_key_change(thiefs_change(1, good))
+            note = parse_note(change.note)
+            spoilt = Signature(name=ORIGIN, key_id=bad.vkey.key_id, payload=bytes(SIGNATURE_BYTES[bad.type] + 8))
+            lines = (*note.signatures, spoilt)
+            document = json.loads(thiefs_change(1, good)) | {"note": format_note(note.text, lines).decode()}
+            entry = compact(document).encode()
+            assert KeyChain(name=ORIGIN, active=(good.vkey,)).follow(entry).number == 1
+            assert (await refusal(rotating.require_none([entry]))).code == "key-change"
 
 
 async def test_a_key_that_somebody_else_added_is_told_and_not_signed_with(

@@ -1,17 +1,21 @@
 """Publication under a policy: at quorum, whoever is slow, dead or lying; rollback alarms; the quorum lost and back."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from log.check_log import kept_checkpoints
-from log.harness import PATIENCE_S, POLICY, World, until, until_open, until_published
+from log.harness import PATIENCE_S, POLICY, SKEY, Gate, World, until, until_open, until_published
 from log.witnessing import FakeWitness, dead, forged_checkpoint, never, policy_of, stating, witnesses_of
-from translog.core.note import Signature, parse_note
+from translog.core.checkpoint import Checkpoint, format_checkpoint
+from translog.core.cosignature import KeySigner
+from translog.core.note import Signature, parse_note, sign_note
 from translog.core.policy import Policy, verify_checkpoint
 from translog.core.proof import parse_receipt
 from translog.errors import (
@@ -178,6 +182,9 @@ LIES: dict[str, Callable[[Witnessed, str], tuple[Signature, ...]]] = {
     "a line that does not verify": lambda log, text: _with_payload(log.fakes[0].sign(text), bytes(8) + bytes(64)),
     "a line over another tree": lambda log, text: log.fakes[0].sign(text.replace("\n2\n", "\n3\n")),
     "a short line": lambda log, text: _with_payload(log.fakes[0].sign(text), b"x"),
+    "its line under another name": lambda log, text: tuple(
+        Signature(name="w1.example/x", key_id=line.key_id, payload=line.payload) for line in log.fakes[0].sign(text)
+    ),
     "a time in the future": lambda log, text: log.fakes[0].sign(text, time_s=log.world.clock.wall // 1000 + 301),
     "the log's own line": lambda log, text: parse_note(forged_checkpoint(1, bytes(32))).signatures,
 }
@@ -382,7 +389,7 @@ class TestRollback:
             await until(lambda: service.mode is Mode.HELD)
 
     async def test_what_a_slow_witness_proves_ends_the_round_that_is_under_way(self, make: Make) -> None:
-        log = make(3, 2, request_timeout_ms=30_000, quorum_timeout_ms=30_000)
+        log = make(3, 2, request_timeout_ms=30_000, quorum_timeout_ms=30_000, backoff_ms_max=60_000)
         gate, never_opened = asyncio.Event(), asyncio.Event()
 
         async def slow(old: int, proof: Sequence[bytes], note: bytes) -> tuple[Signature, ...]:
@@ -403,6 +410,7 @@ class TestRollback:
             await until(lambda: log.fakes[1].under_way == 1)
             gate.set()
             await until(lambda: service.mode is Mode.HELD)
+            assert log.fakes[0].asked[-1] == (1, 2), "it was not asked a second time for that"
             assert service.published is not None
             assert service.published.size == 2
 
@@ -422,6 +430,62 @@ class TestRollback:
             assert log.alarms == [("w1.example/w", 100, False)]
             assert service.witnesses is not None
             assert (service.witnesses.status()[0].ahead or 0) > 100, "the newest is shown"
+
+    async def test_at_the_start_every_witness_is_heard_however_often_another_is_asked(self, make: Make) -> None:
+        log = make(3, 1)
+
+        async def slow(old: int, proof: Sequence[bytes], note: bytes) -> tuple[Signature, ...]:
+            await asyncio.sleep(0.1)
+            raise OldSizeError("another size", size=7)
+
+        log.fakes[1].answer = dead
+        log.fakes[2].answer = slow
+        async with log.running() as service:
+            assert len(log.fakes[1].asked) > 3
+            assert service.mode is Mode.HELD
+
+    async def test_a_word_is_an_alarm_once_more_when_it_is_proven(self, make: Make) -> None:
+        log = make(3, 2)
+        async with log.running() as service:
+            await grow(service)
+            log.fakes[0].answer = stating(9)
+            await grow(service)
+            await until(lambda: bool(log.alarms))
+            log.fakes[0].note = forged_checkpoint(9, bytes(32))
+            await until(lambda: service.mode is Mode.HELD)
+            assert log.alarms == [("w1.example/w", 9, False), ("w1.example/w", 9, True)]
+
+    async def test_a_size_that_was_signed_is_no_alarm_whatever_was_asked(self, make: Make) -> None:
+        """A witness may work off a request that was given up after a later one."""
+        log = make(3, 2, request_timeout_ms=30_000)
+        gate = asyncio.Event()
+
+        async def slow(old: int, proof: Sequence[bytes], note: bytes) -> tuple[Signature, ...]:
+            await gate.wait()
+            log.fakes[0].answer = log.fakes[0].honest
+            raise OldSizeError("another size", size=3)
+
+        async with log.running() as service:
+            await grow(service)
+            log.fakes[0].answer = slow
+            await grow(service, 2)
+            assert log.fakes[0].asked[-1] == (1, 2)
+            gate.set()
+            await until(lambda: log.fakes[0].size == 3)
+            assert not log.alarms
+
+    async def test_one_that_cosigns_again_has_taken_its_word_back(self, make: Make) -> None:
+        log = make(3, 2)
+        async with log.running() as service:
+            await grow(service)
+            log.fakes[0].answer = stating(9)
+            await grow(service)
+            await until(lambda: bool(log.alarms))
+            log.fakes[0].answer = log.fakes[0].honest
+            await until(lambda: log.fakes[0].size == 2)
+            assert service.witnesses is not None
+            await until(lambda: service.witnesses.status()[0].failure is None)  # type: ignore[union-attr]
+            assert service.witnesses.status()[0].ahead is None
 
     async def test_later_a_word_alone_holds_up_nobody(self, make: Make) -> None:
         log = make(3, 2)
@@ -480,13 +544,19 @@ class TestRollback:
             assert service.held.code == "witness-ahead"
             assert ("w1.example/w", 9, True) in log.alarms
 
-    @pytest.mark.parametrize("shown", ["of another key", "of a size that was signed", "garbage"])
+    @pytest.mark.parametrize(
+        "shown",
+        ["of another key", "of another log", "of a size that was signed", "of the size that was signed last", "garbage"],
+    )
     async def test_what_proves_nothing_is_no_proof(self, make: Make, shown: str) -> None:
         log = make(3, 2)
         async with log.running() as service:
             await grow(service)
             good = forged_checkpoint(9, bytes(32))
+            elsewhere = format_checkpoint(Checkpoint(origin="log.example/other", size=9, root=bytes(32)))
             log.fakes[0].note = {
+                "of another log": sign_note(elsewhere, [KeySigner(SKEY)], time_s=1),
+                "of the size that was signed last": forged_checkpoint(2, bytes(32)),
                 "of another key": good.replace(b"\n9\n", b"\n10\n"),
                 "of a size that was signed": forged_checkpoint(1, bytes(32)),
                 "garbage": b"\xff",
@@ -520,6 +590,14 @@ class TestFork:
             assert service.held is not None
             assert service.held.code == "witness-fork"
             assert "of size 2" in service.held.detail
+
+    async def test_one_of_the_same_size_does_so_too(self, make: Make) -> None:
+        log = make(3, 2)
+        async with log.running() as service:
+            await grow(service, 2)
+            self.refuses(log, 3, bytes(32))
+            await service.append([b"x"])
+            await until(lambda: service.mode is Mode.HELD)
 
     async def test_one_that_is_of_its_tree_proves_nothing(self, make: Make) -> None:
         log = make(3, 2)
@@ -670,6 +748,7 @@ async def test_what_was_published_is_durable_since_the_next_start_may_have_no_qu
     log = make(1, 1)
     async with log.running() as service:
         await grow(service, 2)
+        log.world.opened[-1].crash()
     log.fakes[0].answer = dead
     async with log.running() as service:
         assert service.published is not None
@@ -727,6 +806,72 @@ async def test_lines_that_come_late_are_stored_together(make: Make) -> None:
         assert len(log.world.sizes("publish")) == stored + 1
 
 
+async def test_a_witness_that_was_busy_is_asked_for_the_newest_next(make: Make) -> None:
+    log = make(3, 2, request_timeout_ms=30_000)
+    gate = asyncio.Event()
+
+    async def slow(old: int, proof: Sequence[bytes], note: bytes) -> tuple[Signature, ...]:
+        await gate.wait()
+        return await log.fakes[0].honest(old, proof, note)
+
+    async with log.running() as service:
+        await grow(service)
+        log.fakes[0].answer = slow
+        log.fakes[0].asked.clear()
+        await grow(service, 3)
+        gate.set()
+        await until(lambda: log.fakes[0].size == 4)
+        assert log.fakes[0].asked == [(1, 2), (2, 4)]
+
+
+async def test_a_witness_that_fails_is_asked_less_often_and_after_the_wait_that_it_asks_for(make: Make) -> None:
+    log = make(2, 1, backoff_ms_max=60_000)
+    waits_ms = iter([None, 900])
+
+    async def busy(old: int, proof: Sequence[bytes], note: bytes) -> tuple[Signature, ...]:
+        if (wait_ms := next(waits_ms, 0)) == 0:
+            return await log.fakes[0].honest(old, proof, note)
+        raise RemoteError("not now", code="witness-pushback", retry_after_ms=wait_ms)
+
+    async with log.running() as service:
+        await grow(service)
+        await until(lambda: log.fakes[0].size == 1)
+        log.fakes[0].answer = busy
+        log.fakes[0].asked_at_s.clear()
+        await grow(service)
+        await until(lambda: log.fakes[0].size == 2)
+        gaps = [later - earlier for earlier, later in zip(log.fakes[0].asked_at_s, log.fakes[0].asked_at_s[1:], strict=False)]
+        assert [gap > least for gap, least in zip(gaps, [0.24, 0.89], strict=True)] == [True] * 2
+        began = asyncio.get_running_loop().time()
+        await grow(service)
+        await until(lambda: log.fakes[0].size == 3)
+        assert asyncio.get_running_loop().time() - began < 0.7, "once it cosigns, it is asked at once again"
+
+
+async def test_a_witness_whose_client_never_ends_is_given_up(make: Make) -> None:
+    log = make(2, 1, request_timeout_ms=100)
+    async with log.running() as service:
+        log.fakes[0].answer = never
+        await grow(service)
+        await until(lambda: service.witnesses.status()[0].failure == "witness-timeout")  # type: ignore[union-attr]
+        log.fakes[0].answer = log.fakes[0].honest
+        await until(lambda: log.fakes[0].size == 1)
+
+
+async def test_a_defect_in_asking_ends_nothing(make: Make) -> None:
+    log = make(2, 2)
+
+    async def broken(old: int, proof: Sequence[bytes], note: bytes) -> tuple[Signature, ...]:
+        raise RuntimeError("boom")
+
+    async with log.running() as service:
+        log.fakes[0].answer = broken
+        await service.append([b"x"])
+        await until(lambda: service.witnesses.status()[0].failure == "witness-defect")  # type: ignore[union-attr]
+        log.fakes[0].answer = log.fakes[0].honest
+        await until_published(service, 1)
+
+
 async def test_publications_keep_their_interval_and_one_after_a_pause_does_not_wait(make: Make) -> None:
     log = make(1, 1)
     log.world.settings = log.world.settings.model_copy(update={"publish_interval_ms": 200})
@@ -753,6 +898,57 @@ async def test_signing_anew_on_request_is_kept_and_waited_for(make: Make) -> Non
         assert not await service.publish_anew(timeout_ms=50)
 
 
+async def test_what_nobody_adds_to_is_stored_once(make: Make) -> None:
+    log = make(2, 2)
+    async with log.running() as service:
+        await grow(service, 5)
+    assert log.world.sizes("publish") == [0, 1, 2, 3, 4, 5]
+
+
+async def test_lines_that_come_one_after_another_are_all_added(make: Make) -> None:
+    log = make(3, 1)
+    gates = [asyncio.Event() for _ in log.fakes]
+    gates[0].set()
+
+    def late(n: int) -> Any:
+        async def answer(old: int, proof: Sequence[bytes], note: bytes) -> tuple[Signature, ...]:
+            await gates[n].wait()
+            return await log.fakes[n].honest(old, proof, note)
+
+        return answer
+
+    async with log.running() as service:
+        for n, fake in enumerate(log.fakes):
+            fake.answer = late(n)
+        await grow(service)
+        for n, gate in enumerate(gates):
+            gate.set()
+            await until(lambda n=n: len(log.cosigners(note_of(service))) == n + 1)  # type: ignore[misc]
+
+
+async def test_a_stop_while_a_proof_is_made_leaves_nothing_behind(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    log = make(1, 1)
+    async with log.running() as service:
+        await grow(service, 2)
+        gate = Gate()
+        store = log.world.opened[-1]
+
+        def broken(*_: Any, **__: Any) -> Any:
+            gate.pass_through()
+            raise StorageError("closed")
+
+        store.read_tiles = broken  # type: ignore[method-assign]
+        await service.append([b"x"])
+        await gate.reached()
+        stopping = asyncio.create_task(service.stop(drain_ms=0))
+        await asyncio.sleep(0.05)
+        gate.open()
+        await stopping
+    del log, service, store, broken, stopping
+    gc.collect()
+    assert "never retrieved" not in caplog.text
+
+
 async def test_what_fails_while_a_proof_is_made_is_no_fault_of_the_witness(make: Make) -> None:
     log = make(1, 1)
     async with log.running() as service:
@@ -765,6 +961,8 @@ async def test_what_fails_while_a_proof_is_made_is_no_fault_of_the_witness(make:
         store.read_tiles = broken  # type: ignore[method-assign]
         await service.append([b"x"])
         await until(lambda: service.mode is Mode.HELD)
+        assert service.witnesses is not None
+        assert service.witnesses.status()[0].failure is None
 
 
 async def test_a_round_takes_lines_after_its_end_and_tells(make: Make) -> None:
@@ -777,14 +975,14 @@ async def test_a_round_takes_lines_after_its_end_and_tells(make: Make) -> None:
     offered = Round(note, size=1, policy=log.policy, endpoints=2, prove=prove)
     assert not await offered.wait(timeout_ms=1, all_asked=False)
     told: list[int] = []
-    (line,) = log.fakes[0].sign(offered.text)
-    offered.take({"w1a": line})
+    (line,) = log.fakes[1].sign(offered.text)
+    offered.take({"w2a": line})
     assert await offered.wait(timeout_ms=1, all_asked=False)
     assert not await asyncio.wait_for(_still_waits(offered), 1)
     offered.late = lambda: told.append(1)
-    offered.take({"w1a": line})
+    offered.take({"w2a": line})
     assert not told
-    offered.take({"w2a": log.fakes[1].sign(offered.text)[0]})
+    offered.take({"w1a": log.fakes[0].sign(offered.text)[0]})
     assert told == [1]
     assert [item.name for item in parse_note(offered.note).signatures] == ["log.example/test", "w1.example/w", "w2.example/w"]
 
@@ -800,3 +998,44 @@ async def _still_waits(offered: Round) -> bool:
 def test_a_policy_without_witnesses_that_cosigned_is_not_accepted(make: Make) -> None:
     with pytest.raises(SignatureError):
         verify_checkpoint(forged_checkpoint(1, bytes(32)).replace(b"\n1\n", b"\n2\n"), POLICY)
+
+
+async def test_signing_anew_is_not_waited_for_once_the_log_cannot(make: Make) -> None:
+    log = make(1, 1)
+    async with log.running() as service:
+        await grow(service)
+        log.fakes[0].answer = never
+        waiting = asyncio.create_task(service.publish_anew(timeout_ms=60_000))
+        await asyncio.sleep(0.01)
+        log.world.disk.faults.append(("commit", Fault.REFUSED))
+        with pytest.raises(StorageError):
+            await service.append([b"x"])
+        async with asyncio.timeout(PATIENCE_S):
+            assert not await waiting
+
+
+async def test_a_stop_does_not_wait_for_a_quorum_that_is_lost(make: Make) -> None:
+    log = make(1, 1, quorum_timeout_ms=300)
+    async with log.running() as service:
+        await grow(service)
+        log.fakes[0].answer = dead
+        await service.append([b"x"])
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await service.stop(drain_ms=30_000)
+        assert loop.time() - began < 5
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"min_interval_ms": 10_000},
+        {"min_interval_ms": 60_000, "quorum_timeout_ms": 60_000},
+        {"min_interval_ms": 5_000, "without_quorum": "publish"},
+        {"backoff_ms_max": 99},
+    ],
+)
+def test_settings_that_would_never_publish_are_refused(settings: dict[str, Any]) -> None:
+    WitnessingSettings.model_validate({"min_interval_ms": 4_999, "without_quorum": "publish"})
+    with pytest.raises(ValidationError):
+        WitnessingSettings.model_validate(settings)

@@ -198,6 +198,7 @@ async def test_appends_go_on_by_themselves_when_the_clock_is_right_again(serve: 
 
 BAD_OPERATORS: dict[str, tuple[str, dict[str, str]]] = {
     "none": ("no-operator", {}),
+    "nobody": ("no-operator", {"Translog_Operator": "  "}),
     "a form": ("no-operator", {"Content_Type": "text/plain"}),
     "a page": ("from-page", {"Origin": "https://evil.example", "Translog_Operator": "alice"}),
     "a page without Origin": ("from-page", {"Sec_Fetch_Site": "cross-site", "Translog_Operator": "alice"}),

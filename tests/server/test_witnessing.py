@@ -205,6 +205,45 @@ async def test_published_all_the_same_it_has_no_receipts(world: World) -> None:
     (await log.get("/v1/receipts/0")).require_ok()
 
 
+async def test_a_known_event_sent_again_brings_no_proof_without_quorum(world: World) -> None:
+    log = await world.start(profile=Profile.EVENTS, publish_deadline_ms=100, witnessing={"without_quorum": "publish"})
+    for site in world.sites:
+        site.up = False
+    service = log.server.service
+    assert (await send(log, record("1"))).status == 202
+    await until(lambda: service.published is not None and service.published.size == service.integrated.size)
+    assert service.published is not None
+    assert not service.published.witnessed
+    for query in ("?ack=durable&receipts=full", "?ack=published&receipts=full", "?ack=durable&receipts=index"):
+        answer = await send(log, record("1"), query)
+        assert answer.status in (200, 202)
+        assert answer.json["checkpoint"] is None
+        (result,) = answer.json["results"]
+        assert result["duplicate"] is True
+        assert result["proof"] is None
+        assert result["receipt"] is not None
+
+
+async def test_receipts_of_entries_from_before_there_were_witnesses_have_their_cosignatures_too(
+    world: World, serve: Serve
+) -> None:
+    plain = await serve(log={"keep_checkpoint_interval_ms": 0})
+    entries = numbered(0, 3)
+    await plain.grow(entries)
+    await plain.server.stop()
+    (plain.directory / "policy").write_text(world.policy_text(2))
+    world.log = await serve(directory=plain.directory, log={"witnessing": {**QUICK, "policy_file": "policy"}})
+    refused = await world.log.get("/v1/receipts/1")
+    refused.problem(404, "not-witnessed")
+    await world.introduce()
+    policy = await world.policy()
+    receipt = parse_receipt((await world.log.get("/v1/receipts/1")).require_ok().body)
+    leaf_hash = sha256(b"\0" + entries[1]).digest()
+    assert verify_receipt(receipt, leaf_hash=leaf_hash, policy=policy).checkpoint.cosigned
+    old = parse_receipt((await world.log.get("/v1/receipts/1?size=3")).require_ok().body)
+    assert old.index == 1
+
+
 async def test_events_tell_when_the_quorum_is_lost_and_back(world: World) -> None:
     log = await world.start(profile=Profile.EVENTS, members=(AUDITOR, dict(AUDITOR, name="acme", token_sha256="0" * 64)))
     service = log.server.service

@@ -34,6 +34,7 @@ from translog.storage.store import LogMeta, LogStore, Profile, TreeState
 _logger = structlog.get_logger()
 
 _CLOCK_WATCH_S = 5.0
+_DRAIN_STEP_MS = 100
 
 _Work = Callable[[], Coroutine[None, None, None]]
 
@@ -58,6 +59,7 @@ class LogService(LogAccess):
         self._open_head = open_head
         self.signers = signers
         self.witnesses = witnesses
+        self._is_witnessed = nobody_is_asked if witnesses is None else witnesses.accepts
         self._publisher: Publisher | None = None
         self._first = True
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
@@ -91,7 +93,8 @@ class LogService(LogAccess):
             async with asyncio.timeout(drain_ms / 1000):
                 while self._in_flight or self._unpublished:
                     await self._idle.wait()
-                    await self._published_waiters.wait(self.integrated.size, timeout_ms=drain_ms)
+                    # In short steps: the quorum may be lost meanwhile, and then nothing more comes.
+                    await self._published_waiters.wait(self.integrated.size, timeout_ms=min(drain_ms, _DRAIN_STEP_MS))
 
     async def _shut(self) -> None:
         if self._task is not None:
@@ -157,6 +160,7 @@ class LogService(LogAccess):
             self._hold(error)
             return []
         except PushbackError:  # the clock is in doubt
+            self._first = False
             if self.published is None:
                 raise
             publisher.committed(opening.state)  # `run` tries again
@@ -207,7 +211,7 @@ class LogService(LogAccess):
                 self._open_head,
                 signers=self.signers,
                 shown=shown,
-                is_witnessed=nobody_is_asked if self.witnesses is None else self.witnesses.accepts,
+                is_witnessed=self._is_witnessed,
             ),
         )
         return self._opening
@@ -269,7 +273,9 @@ class LogService(LogAccess):
 
     def _show(self, published: Published) -> None:
         if self._opening is not None:
-            self._reader = Reader(store=self._opening.store, published=published, cache=self._cache)
+            self._reader = Reader(
+                store=self._opening.store, published=published, cache=self._cache, is_witnessed=self._is_witnessed
+            )
             if published.witnessed:
                 self._published_waiters.reached(published.size)
 
@@ -299,8 +305,7 @@ class LogService(LogAccess):
         self._begin_waiting()
         try:
             async with asyncio.timeout(timeout_ms / 1000):
-                await self._publisher.sign_anew()
-            return True
+                return await self._publisher.sign_anew()
         except TimeoutError:
             return False
         finally:

@@ -89,7 +89,7 @@ class Publisher:
         """The round of the checkpoint that is published, what it is about, and whether it is kept."""
         self._publishes_anyway = settings.witnessing.without_quorum is WithoutQuorum.PUBLISH
         self._late: asyncio.TimerHandle | None = None
-        self._anew: list[asyncio.Future[None]] = []
+        self._anew: list[asyncio.Future[bool]] = []
 
     def committed(self, state: TreeState) -> None:
         """Tells that there is more to publish."""
@@ -100,15 +100,24 @@ class Publisher:
         """Tells that something has changed, if only what witnesses say."""
         self._wake.set()
 
-    async def sign_anew(self) -> None:
-        """Returns once a checkpoint that was signed after this call is published, with its quorum, and kept for good."""
-        signed = asyncio.get_running_loop().create_future()
+    async def sign_anew(self) -> bool:
+        """True once a checkpoint that was signed after this call is published, with its quorum, and kept for good; False once
+        there will be none of this run."""
+        signed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._anew.append(signed)
         self._wake.set()
-        await signed
+        return await signed
 
     async def run(self) -> None:
         """Publishes until cancelled (between steps only) or until a write fails: then raises what failed."""
+        try:
+            await self._run()
+        finally:
+            for future in self._anew:
+                if not future.done():
+                    future.set_result(False)
+
+    async def _run(self) -> None:
         while True:
             idle = True
             with suppress(TimeoutError):
@@ -135,7 +144,9 @@ class Publisher:
             until_s = self._witnesses.free_at_s()
         if self._began_at_s is not None:
             until_s = max(until_s, self._began_at_s + self._settings.publish_interval_ms / 1000)
-        await asyncio.sleep(max(0.0, until_s - asyncio.get_running_loop().time()))
+        while (left_s := until_s - asyncio.get_running_loop().time()) > 0:
+            await asyncio.sleep(min(left_s, _LATE_S))
+            await self._add_late()
 
     def _tell_of_late(self) -> None:
         """Wakes the publisher a little later, when more may have come."""
@@ -174,7 +185,7 @@ class Publisher:
         self._anew = [future for future in self._anew if future not in anew]
         for future in anew:
             if not future.done():
-                future.set_result(None)
+                future.set_result(True)
 
     async def _sign(self, state: TreeState, time_s: int) -> bytes:
         return await asyncio.get_running_loop().run_in_executor(self._signing, self._record_and_sign, state, time_s)
@@ -232,7 +243,8 @@ class Publisher:
         shown = self._published
         if shown is None or shown.size < state.size or not shown.witnessed:
             if shown is not None and shown.witnessed:
-                await uninterrupted(self._store_checkpoint(StoredCheckpoint(size=shown.size, note=shown.note), keep=True))
+                before = StoredCheckpoint(size=shown.size, note=shown.note)
+                await uninterrupted(self._store_checkpoint(before, keep=True, durable=False))
             await uninterrupted(self._store_and_show(state, note, keep=False, witnessed=False))
             self._metrics.published_at.set(self._guard.wall_ms / 1000)
 
@@ -246,17 +258,19 @@ class Publisher:
         offered, state, keep = self._last
         note = offered.note
         if note != self._published.note and self._published.size == state.size and self._published.witnessed:
-            await uninterrupted(self._store_and_show(state, note, keep=keep, witnessed=True))
+            await uninterrupted(self._store_and_show(state, note, keep=keep, witnessed=True, durable=False))
 
-    async def _store_and_show(self, state: TreeState, note: bytes, *, keep: bool, witnessed: bool) -> None:
-        await self._store_checkpoint(StoredCheckpoint(size=state.size, note=note), keep=keep)
+    async def _store_and_show(
+        self, state: TreeState, note: bytes, *, keep: bool, witnessed: bool, durable: bool = True
+    ) -> None:
+        await self._store_checkpoint(StoredCheckpoint(size=state.size, note=note), keep=keep, durable=durable)
         self._published = Published(size=state.size, root=state.root, note=note, witnessed=witnessed)
         self._metrics.published_size.set(state.size)
         self._on_publish(self._published)
 
-    async def _store_checkpoint(self, stored: StoredCheckpoint, *, keep: bool) -> None:
+    async def _store_checkpoint(self, stored: StoredCheckpoint, *, keep: bool, durable: bool) -> None:
         # Without witnesses the next start signs anew. With them it may have to show this one, until they answer.
-        durable = self._witnesses is not None
+        durable = durable and self._witnesses is not None
         await asyncio.get_running_loop().run_in_executor(
             self._writer, lambda: self._store.publish(stored, keep=keep, durable=durable)
         )
@@ -273,6 +287,7 @@ class Publisher:
                 made[old] = asyncio.get_running_loop().run_in_executor(
                     self._readers, lambda: prove_consistency(old=old, new=state.size, reader=reader())
                 )
+                made[old].add_done_callback(lambda proof: proof.cancelled() or proof.exception())  # also if nobody waits
             return await asyncio.shield(made[old])
 
         async def root_at(size: int) -> bytes:

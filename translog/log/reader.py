@@ -126,8 +126,17 @@ class _Leaf:
 class Reader:
     """The log as of one published checkpoint."""
 
-    def __init__(self, *, store: LogStore, published: Published, cache: TileCache) -> None:
+    def __init__(
+        self,
+        *,
+        store: LogStore,
+        published: Published,
+        cache: TileCache,
+        is_witnessed: Callable[[bytes], bool] = nobody_is_asked,
+    ) -> None:
+        """`is_witnessed` tells of a kept checkpoint whether it has the quorum that is asked for today."""
         self.published = published
+        self._is_witnessed = is_witnessed
         self._store = store
         self._tiles = _OwnTiles(store, size=published.size, root=published.root, cache=cache)
 
@@ -213,25 +222,30 @@ class Reader:
         return kept
 
     def receipt(self, *, index: int, size: int | None = None) -> bytes:
-        """A tlog-proof file for entry `index`, at the kept checkpoint of `size` or else the first that covers it.
+        """A tlog-proof file for entry `index`, at the kept checkpoint of `size`, or else at the first that covers it, or at the
+        latest where that one lacks the quorum of today.
 
         Raises NotFoundError, with a time to wait and code `not-published` where no checkpoint covers the entry yet,
         `not-witnessed` where the one that does lacks its quorum.
         """
         if size is None and index >= self.published.size:
             raise self._beyond(f"entry {index}")
-        kept = self._store.read_checkpoints(size_min=index + 1 if size is None else size, count_max=1)
-        if kept and (kept[0].size == size if size is not None else kept[0].size <= self.published.size):
+        if size is not None:
+            kept = self._store.read_checkpoints(size_min=size, count_max=1)
+            if kept and kept[0].size == size:
+                return self._receipt_at(index, kept[0])
+            return self._receipt_at(index, self._latest() if size == self.published.size else self._kept(size))
+        kept = self._store.read_checkpoints(size_min=index + 1, count_max=1)
+        # One from before there were witnesses, or from before there were these, is given only to who asks for its size.
+        if kept and kept[0].size <= self.published.size and self._is_witnessed(kept[0].note):
             return self._receipt_at(index, kept[0])
-        if size is not None and size != self.published.size:
-            return self._receipt_at(index, self._kept(size))
         return self._receipt_at(index, self._latest())
 
     def before(self, *, index: int, size: int) -> Before | None:
         """The newest kept checkpoint from before entry `index`, and how the tree of `size` follows from it; None if none was
         kept."""
         stored = self._store.find_checkpoint_below(size_max=index)
-        if stored is None:
+        if stored is None or not self._is_witnessed(stored.note):
             return None
         proof = self.consistency(old=stored.size, new=size) if stored.size else []
         return Before(size=stored.size, note=stored.note, proof=tuple(proof))
@@ -242,7 +256,11 @@ class Reader:
         return [self._receipt_at(index, stored) for index in range(first, first + count)]
 
     def _latest(self) -> StoredCheckpoint:
-        """The published checkpoint, for a receipt: what is kept has its quorum, this may lack it."""
+        published = self.require_witnessed()
+        return StoredCheckpoint(size=published.size, note=published.note)
+
+    def require_witnessed(self) -> Published:
+        """The published checkpoint. Raises NotFoundError if it lacks the quorum without which there are no receipts."""
         if not self.published.witnessed:
             raise NotFoundError(
                 f"the checkpoint of size {self.published.size} has too few cosignatures for a receipt",
@@ -250,7 +268,7 @@ class Reader:
                 code="not-witnessed",
                 retry_after_ms=NOT_PUBLISHED_RETRY_MS,
             )
-        return StoredCheckpoint(size=self.published.size, note=self.published.note)
+        return self.published
 
     def _receipt_at(self, index: int, stored: StoredCheckpoint) -> bytes:
         proven = self.inclusion(index=index, size=stored.size)

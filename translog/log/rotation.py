@@ -5,8 +5,9 @@
 
 Rules: what is in the log counts (log/keyledger.py), so a start finishes what was committed and drops what was not. A key is
 retired only when a kept checkpoint that the publication policy accepts covers the newest addition, since nobody could follow
-otherwise, and never the last of its type. One change at a time. A change that a key of this log signed and that does not come
-from here is refused where entries are appended: whoever made it has a private key of this log.
+otherwise, and never the last of its type. One change at a time. A change that any key of this log ever signed and that was not
+made here is refused where entries are appended: whoever made it has a private key of this log, and could show it to those who
+have an old policy.
 """
 
 import asyncio
@@ -30,7 +31,15 @@ from translog.errors import (
     TranslogError,
     VerificationError,
 )
-from translog.events.keychain import Action, KeyChain, Role, looks_like_key_change, parse_key_change, sign_key_change
+from translog.events.keychain import (
+    Action,
+    KeyChain,
+    KeyChange,
+    Role,
+    looks_like_key_change,
+    parse_key_change,
+    sign_key_change,
+)
 from translog.log.keyfiles import (
     KeyFile,
     admit_key,
@@ -350,18 +359,22 @@ class KeyRotation:
         PushbackError while that cannot be told."""
         suspects = [entry for entry in entries if looks_like_key_change(entry)]
         if suspects:
-            chain = self.ledger.chain
-            await asyncio.to_thread(_require_none, suspects, chain)
+            await asyncio.to_thread(_require_none, suspects, self.ledger)
 
 
-def _require_none(entries: Sequence[bytes], chain: KeyChain) -> None:
+def _require_none(entries: Sequence[bytes], ledger: Ledger) -> None:
+    """Whoever follows sees what they are shown, from the keys that their policy lists: so a key that was retired counts here,
+    and a number that is taken, and one good line beside bad ones of keys that the policy may not list."""
+    chain = ledger.chain
+    made = {_stated(parse_key_change(change.entry)) for change in ledger.changes}
     for entry in entries:
         try:
             change = parse_key_change(entry)
-            if change.name != chain.name or change.number <= chain.number:
-                continue
-            chain.require_signed(change)
-        except (MalformedError, VerificationError):
+        except MalformedError:
+            continue
+        if change.name != chain.name or _stated(change) in made:
+            continue
+        if not any(_has_signed(vkey, change) for vkey in (*chain.active, *chain.retired)):
             continue
         _logger.critical(
             "somebody appends a change of this log's keys, signed with one of them: that key was stolen",
@@ -373,6 +386,19 @@ def _require_none(entries: Sequence[bytes], chain: KeyChain) -> None:
             hint="translog keys add, translog keys retire",
             code="key-change",
         )
+
+
+def _stated(change: KeyChange) -> tuple[Role, int, Action, VKey]:
+    """What a change of this name says, whoever signed it."""
+    return change.role, change.number, change.action, change.vkey
+
+
+def _has_signed(vkey: VKey, change: KeyChange) -> bool:
+    try:
+        KeyChain(name=change.name, active=(vkey,)).require_signed(change)
+        return True
+    except (MalformedError, VerificationError):
+        return False
 
 
 def _accepts(policy: Policy, note: bytes) -> bool:

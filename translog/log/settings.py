@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from translog.core.keys import KeyType
 
@@ -56,6 +56,15 @@ class WitnessingSettings(BaseModel):
     future_s_max: Annotated[int, Field(ge=0)] = Field(
         300, description="How far ahead of this machine's clock a cosignature's time may be; one further ahead does not count."
     )
+
+    @model_validator(mode="after")
+    def _require_room(self) -> "WitnessingSettings":
+        """A round that ends before the witnesses may be asked again would never have a quorum."""
+        if self.min_interval_ms >= self.quorum_timeout_ms:
+            raise ValueError("min_interval_ms must be below quorum_timeout_ms, or no round has a quorum")
+        if self.without_quorum is WithoutQuorum.PUBLISH and self.min_interval_ms >= self.request_timeout_ms:
+            raise ValueError('with without_quorum = "publish", min_interval_ms must be below request_timeout_ms')
+        return self
 
 
 class LogSettings(BaseModel):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Protocol
 
 import structlog
@@ -33,6 +34,8 @@ _CONTRADICTIONS = frozenset({409, 422})
 """Statuses of a witness that has another tree; some answer 409 without a size for that."""
 _ALARM_QUIET_S = 600.0
 """A witness that states another size each time shall not fill the log with events; its status and metric tell all the same."""
+_NOTES_MAX = 256
+"""Checkpoints of which it is remembered whether they have their quorum."""
 _LEEWAY_MS = 500
 """A witness's client has the same time limit and says more about what went wrong, so it may be the first to give up."""
 
@@ -103,6 +106,9 @@ class Witnesses:
         """Why the log must not sign any more, once a witness has shown that it signed more than it knows of."""
         self._askers = [_Asker(endpoint, self) for endpoint in endpoints]
         self._tasks: list[asyncio.Task[None]] = []
+        self.accepts: Callable[[bytes], bool] = lru_cache(maxsize=_NOTES_MAX)(self._accepts)
+        """Whether a checkpoint of this log has the quorum that the policy asks for. Blocks, for some hundreds of microseconds a
+        witness; what was asked about lately is remembered."""
         self.on_ahead: Callable[[str, int, bool], None] | None = None
         """Told of a rollback alarm: which witness, the size it stated, whether it is proven."""
 
@@ -147,9 +153,7 @@ class Witnesses:
         """What is known of each witness."""
         return [asker.status for asker in self._askers]
 
-    def accepts(self, note: bytes) -> bool:
-        """Whether a checkpoint of this log has the quorum that the policy asks for. Blocks for some hundreds of microseconds a
-        witness."""
+    def _accepts(self, note: bytes) -> bool:
         try:
             lines = verified_lines(parse_note(note), self.policy.witnesses.values())
         except (MalformedError, SignatureError):

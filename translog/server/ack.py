@@ -44,16 +44,22 @@ class AckQuery(BaseModel):
 
 
 async def is_published(api: Api, size: int, ack: Ack) -> bool:
-    """Whether a checkpoint covers `size` entries: now, or, if that is what is waited for, before the deadline."""
+    """Whether a checkpoint that has its quorum covers `size` entries: now, or, if that is what is waited for, before the
+    deadline. A larger one without may take its place meanwhile: `checkpoint_of` tells."""
     if ack is Ack.DURABLE:
         published = api.service.published
-        return published is not None and published.size >= size
+        return published is not None and published.witnessed and published.size >= size
     return await api.service.wait_published(size, timeout_ms=api.settings.publish_deadline_ms)
 
 
 def receipt_url(api: Api, index: int) -> str:
     """Where the receipt will be: under `public_url`, whose path a request does not tell; without one, from the root."""
     return f"{api.settings.public_url.rstrip('/')}/v1/receipts/{index}"
+
+
+def checkpoint_of(reader: Reader) -> str:
+    """The note that proofs made by `reader` are under. Raises NotFoundError if it lacks its quorum."""
+    return reader.require_witnessed().note.decode()
 
 
 def prove(reader: Reader, index: int) -> list[str]:

@@ -15,7 +15,7 @@ from translog.errors import MalformedError, NotFoundError, TooLargeError, Transl
 from translog.identity.principal import Permission, require
 from translog.log.pool import Sequenced
 from translog.log.reader import Reader
-from translog.server.ack import AckQuery, AppendQuery, Receipts, is_published, prove, receipt_url
+from translog.server.ack import AckQuery, AppendQuery, Receipts, checkpoint_of, is_published, prove, receipt_url
 from translog.server.api import JSON, NDJSON, NO_STORE, OCTETS, PLAIN_TEXT, PRINCIPAL, Api, Route, parse_query
 from translog.server.body import read_body
 from translog.storage.store import Profile
@@ -128,8 +128,8 @@ def _published_answer(reader: Reader, sequenced: Sequenced, receipts: Receipts) 
     if receipts is not Receipts.NONE:
         full = receipts is Receipts.FULL
         results = [Result(index=n, proof=prove(reader, n) if full else None) for n in sequenced.indexes]
-    checkpoint = reader.published.note.decode() if results else None
-    return _answer(sequenced, results, checkpoint)
+    checkpoint = checkpoint_of(reader)
+    return _answer(sequenced, results, checkpoint if results else None)
 
 
 def _durable_answer(api: Api, sequenced: Sequenced, receipts: Receipts) -> bytes:

@@ -19,7 +19,7 @@ from translog.events.sources.github import GITHUB
 from translog.events.sources.short import EVENTS
 from translog.identity.principal import Permission, Principal, require, require_stream
 from translog.log.reader import Reader
-from translog.server.ack import Ack, AppendQuery, Receipts, is_published, prove, receipt_url
+from translog.server.ack import Ack, AppendQuery, Receipts, checkpoint_of, is_published, prove, receipt_url
 from translog.server.api import JSON, NDJSON, NO_STORE, PRINCIPAL, Api, EventLog, Route, parse_query, require_events
 from translog.server.body import read_body
 from translog.server.intake import Intaken, Taken
@@ -216,7 +216,8 @@ def _published_body(reader: Reader, intaken: Intaken, receipts: Receipts) -> byt
         for result in results if receipts is Receipts.FULL else ():
             if result.index is not None:
                 result.proof = prove(reader, result.index)
-    return _body(intaken, results, reader.published.note.decode() if results else None)
+    checkpoint = checkpoint_of(reader)
+    return _body(intaken, results, checkpoint if results else None)
 
 
 def _body(intaken: Intaken, results: list[EventResult], checkpoint: str | None) -> bytes:

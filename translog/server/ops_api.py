@@ -99,11 +99,12 @@ def require_operator(request: web.Request) -> str:
             hint="use curl",
             code="from-page",
         )
-    if OPERATOR_HEADER not in request.headers:
+    operator = request.headers.get(OPERATOR_HEADER, "").strip()
+    if not operator:
         raise PermissionDeniedError(
             "operator actions say who acts", hint=f"send the header {OPERATOR_HEADER}: <your name>", code="no-operator"
         )
-    return printable(request.headers[OPERATOR_HEADER][:_OPERATOR_CHARS_MAX])
+    return printable(operator[:_OPERATOR_CHARS_MAX])
 
 
 async def post_clock_accept(api: Api, request: web.Request) -> web.Response:
