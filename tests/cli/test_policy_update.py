@@ -1,6 +1,9 @@
 """`translog policy update`: follows what is signed, proven and witnessed, and nothing else; the file is right or as it was."""
 
+import asyncio
 import json
+import os
+import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -399,6 +402,45 @@ def test_another_log_than_the_policys_is_not_followed(log: ChainLog, file: Path)
     assert f"the policy lists no log {NAME!r}" in require_refused(file, log)[0]
 
 
+def test_what_one_log_tells_does_not_stand_for_another_that_the_policy_lists_there(log: ChainLog, file: Path) -> None:
+    other = skey(9, name="log.example/other")
+    write(file, M1, url="", rest=f"\nlog {other.vkey} {log.url}/\n{REST}")
+    log.add(M2)
+    detail, hint = require_refused(file, log)
+    assert f"the policy lists no log {NAME!r} at this URL" in detail
+    assert "--log" in hint
+    write(file, M1, url="", rest=f"\nlog {other.vkey} {log.url}/other\n{REST}")
+    assert update(file, log).code == 0
+
+
+def test_what_somebody_else_writes_meanwhile_is_not_lost(log: ChainLog, file: Path) -> None:
+    write(file, M1)
+    log.add(M2)
+    theirs = b"quorum none\n"
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        await asyncio.to_thread(file.write_bytes, theirs)
+        return await log._checkpoint(request)
+
+    log.simulator.answers["checkpoint"] = answer
+    detail, hint = require_plain(update(file, log), 4)
+    assert "changed by somebody else" in detail
+    assert "again" in hint
+    assert file.read_bytes() == theirs
+
+
+def test_a_policy_may_come_through_a_pipe(log: ChainLog, file: Path, tmp_path: Path) -> None:
+    text = write(file, M1)
+    log.add(M2)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(text), daemon=True)
+    writer.start()
+    result = update(pipe, log, "-o", file)
+    writer.join(5)
+    assert (result.code, listed(file)) == (0, [M1, M2])
+
+
 def test_the_checkpoint_of_today_must_hold_under_the_new_policy(log: ChainLog, file: Path) -> None:
     write(file, M1)
     log.add(M2)
@@ -416,7 +458,9 @@ def test_the_checkpoint_of_today_must_have_the_changes(log: ChainLog, file: Path
     write(file, M1)
     log.add(M2)
     log.simulator.answers["checkpoint"] = respond(body=log.kept[2])
-    assert "does not cover the changes" in require_refused(file, log)[0]
+    detail, hint = require_refused(file, log)
+    assert "does not cover the changes" in detail
+    assert "stays as it is" in hint
 
 
 def test_a_witness_with_the_bytes_of_a_new_key_is_refused(log: ChainLog, file: Path) -> None:
@@ -449,6 +493,7 @@ ODD = {
     "keys that are none": keys_answer(keys=["x"]),
     "keys of two names": keys_answer(keys=[str(M1.vkey), str(skey(1, name="log.example/other").vkey)]),
     "a count that is none": keys_answer(count="many"),
+    "a count without end": keys_answer(count=float("inf")),
     "more changes than there are": keys_answer(count=0, changes=[CHANGE]),
     "fewer changes than there are": keys_answer(count=5),
     "too many to follow": keys_answer(count=10**9),

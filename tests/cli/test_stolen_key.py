@@ -21,7 +21,7 @@ from cli.harness import Result, Served, require_plain, run, serving
 from cli.test_witness import ask, serving_witness, until
 from translog.core.checkpoint import Checkpoint, format_checkpoint, parse_checkpoint
 from translog.core.cosignature import KeySigner
-from translog.core.keys import SKey
+from translog.core.keys import KeyType, SKey
 from translog.core.note import Signature, format_note, parse_note, parse_signature, sign_note
 from translog.core.policy import parse_policy
 from translog.core.proof import Receipt, format_receipt
@@ -194,16 +194,19 @@ def test_stolen_keys_are_replaced_and_what_the_thief_signs_is_worth_nothing(tmp_
             assert thief.ask(url, longer, old=len(thief.entries))[0] == 403
         later = now.saved("later.tlog-proof", thief.receipt(longer))
         assert "no signature by a known key" in require_plain(now.verify(later, b"forged", now.policy), 1)[0]
-        change = sign_key_change(
-            role=Role.LOG,
-            name=ORIGIN,
-            vkey=thief.skeys[0].vkey,
-            action=Action.ADD,
-            number=5,
-            signers=[KeySigner(skey) for skey in thief.skeys],
-            time_s=TIME_S,
-        )
-        now.add(change)  # an entry like any other
+        for number in (1, 5):  # in the log, either could be shown to whoever has the policy of before
+            change = sign_key_change(
+                role=Role.LOG,
+                name=ORIGIN,
+                vkey=SKey(name=ORIGIN, type=KeyType.ED25519, seed=bytes(32)).vkey,
+                action=Action.ADD,
+                number=number,
+                signers=[KeySigner(skey) for skey in thief.skeys],
+                time_s=TIME_S,
+            )
+            entry = now.saved("change", change)
+            refused = run("add", "--log", now.log.url, "--receipts", tmp_path / "none", "--policy", now.policy, entry)
+            assert "changes of this log's keys are made by its operator" in require_plain(refused, 3)[0]
         assert "nothing to change" in done(run("policy", "update", now.policy, "--log", now.log.url)).out
 
         # Receipts from before hold under the policy of before, and a new one can be had.

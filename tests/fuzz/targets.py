@@ -11,7 +11,7 @@ from translog.core.checkpoint import Checkpoint, format_checkpoint, parse_checkp
 from translog.core.cosignature import KeySigner
 from translog.core.keys import KeyType, SKey, format_skey, parse_skey, parse_vkey
 from translog.core.note import format_note, format_signature, parse_note, parse_signature, sign_note
-from translog.core.policy import parse_policy
+from translog.core.policy import format_policy, parse_policy
 from translog.core.proof import Receipt, format_receipt, parse_receipt
 from translog.core.tile import decode_bundle, encode_bundle, format_tile_path, parse_tile_path
 from translog.core.wire import decode_base64, decode_text, encode_base64, parse_decimal
@@ -55,6 +55,7 @@ def _policy(data: bytes) -> bytes:
     assert policy.quorum in names | {"none"}
     for group in policy.groups.values():
         assert 1 <= group.threshold <= len(group.members) == len(set(group.members) & names)
+    assert parse_policy(format_policy(policy).encode("utf-8", "surrogateescape")) == policy
     return data
 
 

@@ -1,5 +1,7 @@
 """Lists of logs, as the witness network publishes them. https://witness-network.org/log-list-format"""
 
+import tracemalloc
+
 import pytest
 
 from translog.core.keys import KeyType
@@ -97,6 +99,20 @@ def test_a_log_that_cannot_be_read_is_told_or_left_out(lines: str, line: int) ->
     told: list[MalformedError] = []
     assert [log.origin for log in parse_log_list(data, skip=told.append)] == ["log.example/1"]
     assert [str(error) for error in told] == [str(raised.value)]
+
+
+@pytest.mark.parametrize("line", ["qpd 1", "x y", "vkey x", ""])
+def test_a_list_takes_a_few_times_its_text_whatever_is_in_it(line: str) -> None:
+    data = f"logs/v0\nvkey {VKEYS[0]}\n".encode() + f"{line}\n".encode() * 50_000
+    told: list[int] = []
+    tracemalloc.start()
+    try:
+        parse_log_list(data, skip=lambda error: told.append(1))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 5 * len(data) + 1_000_000
+    assert len(told) == {"qpd 1": 1, "vkey x": 50_000}.get(line, 0)
 
 
 def test_the_first_log_of_an_origin_counts() -> None:

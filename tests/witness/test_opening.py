@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from translog.core.keys import KeyType, SKey
 from translog.errors import CorruptionError, RefusedError, SettingsError, StorageError
@@ -55,7 +56,7 @@ def test_a_new_witness_has_keys_a_state_and_settings_and_cosigns(directory: Path
     again.store.close()
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a+b", "a\nb", "\u00e9" * 128, "\ud800"])
+@pytest.mark.parametrize("name", ["", "a b", "a+b", "a\nb", "\u00e9" * 128, "\ud800", "none"])
 def test_a_name_that_no_key_can_have_makes_nothing(tmp_path: Path, name: str) -> None:
     with pytest.raises(SettingsError):
         create_witness(tmp_path / "witness", name=name, random_bytes=os.urandom)
@@ -226,6 +227,17 @@ def test_lists_are_read_at_the_start_and_again_and_only_add(directory: Path, log
     assert len(witness.logs()) == 2
     witness.store.close()
     assert len(opened(directory).logs()) == 2
+
+
+def test_a_list_of_nonsense_fills_no_log_and_a_path_that_is_none_stops_nothing(directory: Path, log: MadeLog) -> None:
+    (directory / "witness.toml").write_text('log_lists = ["a\\u0000b", "list"]\n')
+    (directory / "list").write_text("logs/v0\n" + "vkey x\n" * 1_000 + f"vkey {log.vkeys[0]}\n")
+    with capture_logs() as said:
+        witness = opened(directory)
+    assert [known.origin for known in witness.logs()] == [log.origin]
+    assert len(said) < 30
+    assert [line["count"] for line in said if line["event"] == "more logs of a list are left out"] == [980]
+    witness.store.close()
 
 
 def test_a_list_that_is_too_large_as_a_whole_adds_nothing(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,6 +156,13 @@ async def test_an_accusation_that_cannot_be_written_is_logged_whole(network: Net
         await network.poller.poll_all()
     [lost] = [line for line in said if line["log_level"] == "error"]
     assert shown.tree.text(12) in lost["shown"]
+    with capture_logs() as said:  # again and again it is said, and not shown
+        await network.poller.poll_all()
+    [again] = [line for line in said if line["log_level"] == "error"]
+    assert "shown" not in again
+    network.folder.unlink()
+    await network.poller.poll_all()
+    assert len(network.accusations()) == 1
 
 
 async def test_a_smaller_tree_is_told_and_changes_nothing(network: Network, log: MadeLog, shown: Shown) -> None:

@@ -4,6 +4,7 @@ https://c2sp.org/tlog-witness
 """
 
 from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from translog.errors import (
 )
 from translog.witness.accusations import Accusations
 from translog.witness.loglist import KnownLog
-from translog.witness.protocol import monitoring_path, origin_hash, parse_cosignatures
+from translog.witness.protocol import Cosigned, monitoring_path, origin_hash, parse_cosignatures
 from translog.witness.service import Witness
 from translog.witness.store import WitnessStore
 from witness.made_log import (
@@ -401,6 +402,37 @@ def test_a_peer_asks_for_the_same_tree_as_often_as_the_log_may_move(tmp_path: Pa
     witness.store.close()
 
 
+def test_a_log_that_others_outrun_is_not_limited_for_it(tmp_path: Path, log: MadeLog, time: Time) -> None:
+    """Another witness, to whom the log shows each checkpoint, could send it here first, each time."""
+    witness = make_witness(tmp_path / "state", log, now_ms=time, peer_failures_per_day=24)
+    for old in range(30):
+        time.now_s += 1
+        witness.add_checkpoint(log.request(old, old + 1), peer="forwarder")
+        with pytest.raises(OldSizeError):
+            witness.add_checkpoint(log.request(old, old + 1), peer="log")
+        witness.add_checkpoint(log.request(old + 1, old + 1), peer="log")
+    for _ in range(10):
+        with pytest.raises(OldSizeError):
+            witness.add_checkpoint(log.request(0, 1), peer="replays")
+    with pytest.raises(RateLimitedError):
+        witness.add_checkpoint(log.request(0, 1), peer="replays")
+    witness.store.close()
+
+
+def test_a_step_counts_once_however_many_ask_for_it_at_the_same_time(tmp_path: Path, log: MadeLog, time: Time) -> None:
+    quick = make_witness(tmp_path / "state", now_ms=time)
+    quick.store.add_log(KnownLog(origin=log.origin, vkeys=log.vkeys, queries_per_day=1))
+    signer = Interrupted(KeySigner(WITNESS_KEYS[0]), lambda: None)
+    slow = Witness(store=quick.store, signers=[signer], now_ms=time)
+    for old in range(20):  # these come too late, and take nothing
+        new = Cosigned(size=old + 1, root=log.tree.mth(0, old + 1), time_s=time.now_s, note=log.note(old + 1))
+        signer.happens = partial(quick.store.update, log.origin, old=old, new=new)
+        with pytest.raises(OldSizeError):
+            slow.add_checkpoint(log.request(old, old + 1))
+    slow.add_checkpoint(log.request(20, 21))
+    quick.store.close()
+
+
 def test_a_log_that_asks_too_often_is_told_so_before_anything_else(tmp_path: Path, log: MadeLog) -> None:
     witness = make_witness(tmp_path / "state")
     witness.store.add_log(KnownLog(origin=log.origin, vkeys=log.vkeys, queries_per_day=1))
@@ -418,10 +450,10 @@ class Interrupted:
     def __init__(self, signer: KeySigner, happens: Callable[[], object]) -> None:
         self.name, self.key_id = signer.name, signer.key_id
         self._signer = signer
-        self._happens: Callable[[], object] | None = happens
+        self.happens: Callable[[], object] | None = happens
 
     def sign(self, text: str, *, time_s: int) -> bytes:
-        happens, self._happens = self._happens, None
+        happens, self.happens = self.happens, None
         if happens:
             happens()
         return self._signer.sign(text, time_s=time_s)

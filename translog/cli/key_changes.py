@@ -47,7 +47,8 @@ def retire_key(directory: Path, *, key_id: str, operator: str | None, as_json: b
     if as_json:
         click.echo(json.dumps({"ok": True, **answer}))
         return
-    click.echo(f"retired {vkey.key_id.hex()} ({vkey.type.label}): change {answer['number']}, entry {answer['index']}")
+    done = f"retired {vkey.key_id.hex()} ({vkey.type.label})"
+    click.echo(printable(f"{done}: change {answer['number']}, entry {answer['index']}"))
     _say_published(answer)
     _say("have the witnesses' operators drop it, and the members run `translog policy update`: until then they believe it")
     _say("destroy its backups")
@@ -65,8 +66,8 @@ def _ask(directory: Path, path: str, body: bytes, operator: str | None) -> dict[
         who = operator or getpass.getuser()
     except (KeyError, OSError):
         raise click.UsageError("nobody knows whom this program runs as: say it with --operator NAME") from None
-    if not who.isprintable():
-        raise click.UsageError("the operator's name has characters that cannot be shown")
+    if not who.isprintable() or not who.strip():
+        raise click.UsageError("the operator's name is empty, or has characters that cannot be shown")
     headers = {"Translog-Operator": who, "Content-Type": "application/json"}
 
     async def ask() -> bytes:

@@ -42,7 +42,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "verify": ("translog.cli.verify", "Verify receipts and evidence, offline."),
     "checkpoint": ("translog.cli.checkpoint", "Show a log's checkpoint, verified."),
     "prove": ("translog.cli.prove", "Fetch and verify inclusion and consistency proofs."),
-    "policy": ("translog.cli.policy", "Write a policy file for a log."),
+    "policy": ("translog.cli.policy", "Write, check or update a policy file for a log."),
     "keys": ("translog.cli.keys", "Show keys, make keys and tokens."),
     "fsck": ("translog.cli.fsck", "Check a whole log, and name everything bad in it."),
     "remap": ("translog.cli.remap", "Check that events follow from their originals."),

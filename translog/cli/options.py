@@ -53,8 +53,14 @@ def read_file(path: Path, *, bytes_max: int, what: str) -> bytes:
 
 def read_policy(path: Path) -> Policy:
     """A policy file. Raises SettingsError, naming file and line."""
+    return read_policy_bytes(path)[0]
+
+
+def read_policy_bytes(path: Path) -> tuple[Policy, bytes]:
+    """A policy file, and what is written in it. Raises as `read_policy`."""
     try:
-        return parse_policy(read_file(path, bytes_max=POLICY_BYTES_MAX, what="the policy"))
+        data = read_file(path, bytes_max=POLICY_BYTES_MAX, what="the policy")
+        return parse_policy(data), data
     except MalformedError as error:
         raise SettingsError(f"{path}: {error.detail}", hint=error.hint, code="bad-policy") from None
 

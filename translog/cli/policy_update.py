@@ -11,17 +11,17 @@ from pathlib import Path
 
 import click
 
-from translog.cli.options import PATH, json_option, log_option, output_option, read_file, read_policy, write_output
+from translog.cli.options import PATH, json_option, log_option, read_policy_bytes, write_output
 from translog.core.keys import VKey, parse_vkey
-from translog.core.policy import POLICY_BYTES_MAX, Policy, parse_policy
+from translog.core.policy import Policy, parse_policy
 from translog.core.wire import printable
-from translog.errors import ConsistencyError
+from translog.errors import ConsistencyError, SettingsError
 
 
 @click.command()
 @click.argument("file", type=PATH)
 @log_option
-@output_option
+@click.option("--output", "-o", type=PATH, metavar="FILE", help="Write to this file and leave the other as it is.")
 @json_option
 def command(file: Path, log: str, output: Path | None, as_json: bool) -> None:
     """Follow the changes of a log's keys from those that the policy in FILE lists to those that the log has now.
@@ -33,10 +33,13 @@ def command(file: Path, log: str, output: Path | None, as_json: bool) -> None:
     from translog.cli.describe import checkpoint_document, describe_checkpoint
     from translog.client.keychain import follow_keys
 
-    policy = read_policy(file)
+    policy, old = read_policy_bytes(file)
     followed = asyncio.run(follow_keys(log, policy))
-    old = read_file(file, bytes_max=POLICY_BYTES_MAX, what="the policy")
     new = replace_keys(old, policy, followed.origin, followed.vkeys)
+    if file.is_file() and read_policy_bytes(file)[1] != old:
+        raise SettingsError(
+            f"{file} was changed by somebody else meanwhile, and is left as it is now", hint="try again", code="policy-exists"
+        )
     target = file if output is None else output
     if output is not None or new != old:
         write_output(new, target)
@@ -90,7 +93,7 @@ def replace_keys(data: bytes, policy: Policy, origin: str, vkeys: Sequence[VKey]
     kept[last] += added
     changed = b"\n".join(line for group in kept for line in group)
     if {log.vkey for log in parse_policy(changed).logs if log.vkey.name == origin} != set(vkeys):
-        raise ConsistencyError("the policy file changed meanwhile")
+        raise ConsistencyError("the policy that comes out does not list the keys that were followed")
     return changed
 
 

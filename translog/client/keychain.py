@@ -77,7 +77,11 @@ async def follow_keys(url: str, policy: Policy, *, timeout_ms: int = TIMEOUT_MS)
             code="policy-without-witnesses",
         )
     async with Transport(url, timeout_ms=timeout_ms) as transport:
-        return await _Follower(transport, policy).follow()
+        try:
+            return await _Follower(transport, policy).follow()
+        except VerificationError as error:
+            error.hint = error.hint or "the policy stays as it is; if the log is right, get a new one by another way"
+            raise
 
 
 class _Follower:
@@ -90,9 +94,8 @@ class _Follower:
     async def follow(self) -> Followed:
         keys, told = await self._fetch()
         origin = keys[0].name
+        self._require_asked(origin)
         listed = tuple(log.vkey for log in self._policy.logs if log.vkey.name == origin)
-        if not listed:
-            raise SignatureError(f"the policy lists no log {clip(origin)}", code="unknown-log")
         number = _find_place(listed, keys, told)
         chain = KeyChain(name=origin, active=listed, number=number, kinds=frozenset(vkey.type for vkey in listed))
         policy = self._policy
@@ -106,7 +109,6 @@ class _Follower:
                 await self._require_proven(item, policy)
             except VerificationError as error:
                 error.detail = f"change {item.change.number} of the log's keys does not hold: {error.detail}"
-                error.hint = error.hint or "the policy stays as it is; if the log is right, get a new one by another way"
                 raise
             policy = _with_keys(policy, chain)
         note = await self._transport.get("checkpoint", bytes_max=NOTE_BYTES_MAX)
@@ -114,6 +116,20 @@ class _Follower:
         if checkpoint.checkpoint.origin != origin or checkpoint.checkpoint.size <= seen:
             raise ConsistencyError("the log's checkpoint does not cover the changes of its keys")
         return Followed(origin=origin, changes=tuple(told[number:]), policy=policy, checkpoint=checkpoint)
+
+    def _require_asked(self, origin: str) -> None:
+        """Raises SignatureError for a log that the policy does not list, or not at the URL that it lists another one at: the
+        changes of one must not stand for those of the other."""
+        here = {
+            log.vkey.name for log in self._policy.logs if log.url is not None and log.url.rstrip("/") == self._transport.url
+        }
+        if origin not in (here or {log.vkey.name for log in self._policy.logs}):
+            where = " at this URL" if here else ""
+            raise SignatureError(
+                f"the policy lists no log {clip(origin)}{where}",
+                hint="what --log names is not the log that the policy is for",
+                code="unknown-log",
+            )
 
     async def _fetch(self) -> tuple[tuple[VKey, ...], list[LoggedChange]]:
         """The keys and all changes, as the log tells them. Raises RemoteError."""
@@ -123,7 +139,9 @@ class _Follower:
             try:
                 document = json.loads(body)
                 keys = tuple(parse_vkey(vkey) for vkey in document["keys"])
-                count = int(document["count"])
+                count = document["count"]
+                if type(count) is not int:
+                    raise ValueError
                 page = [_read_change(change) for change in document["changes"]]
             except _ODD:
                 raise RemoteError(f"{self._transport.url} does not tell its keys as a translog does") from None

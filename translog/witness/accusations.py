@@ -8,7 +8,7 @@ log is bounded, since a log that shows two trees may show a thousand.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from translog.witness.protocol import origin_hash
 
 ACCUSATIONS_MAX = 16
 """Of one log; the first ones are the ones to look at."""
+_TOLD_MAX = 256
 
 _logger = structlog.get_logger()
 
@@ -30,6 +31,8 @@ class Accusations:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._told: set[str] = set()
+        """What could not be kept and is in the log lines, whole."""
 
     def keep(self, *, origin: str, problem: str, cosigned: bytes, shown: bytes, proof: Sequence[bytes] = ()) -> None:
         """Says and keeps what a log did. Both notes are signed by it. Never fails: what cannot be written is logged."""
@@ -50,4 +53,8 @@ class Accusations:
             if not path.exists() and len(list(self._directory.glob(f"{log_name}-*.json"))) < ACCUSATIONS_MAX:
                 write_file(path, json.dumps(document, ensure_ascii=False, indent=1).encode() + b"\n")
         except OSError as error:
-            _logger.error("an accusation could not be kept", path=str(path), reason=error.strerror, **document)
+            whole: Mapping[str, object] = {}  # once: whoever has the two notes can send them all day
+            if path.name not in self._told and len(self._told) < _TOLD_MAX:
+                self._told.add(path.name)
+                whole = document
+            _logger.error("an accusation could not be kept", path=str(path), reason=error.strerror, **whole)

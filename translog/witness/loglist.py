@@ -10,7 +10,7 @@ Rules: empty lines and lines that begin with `#` mean nothing; lines that begin 
 log of an origin counts, since a list only adds. https://witness-network.org/log-list-format
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from translog.core.checkpoint import ORIGIN_BYTES_MAX
@@ -32,6 +32,7 @@ QUERIES_PER_DAY_MAX = 1_000_000_000
 
 _HEADER = "logs/v0"
 _NO_ORIGIN = "none"
+_WORDS = ("vkey", "origin", "qpd", "contact")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +78,8 @@ def parse_log_list(
     """
     if len(data) > LIST_BYTES_MAX:
         raise MalformedError(f"a list of {len(data)} bytes: at most {LIST_BYTES_MAX} are read")
-    blocks = _read_blocks(_text_of(data))
     found: dict[str, KnownLog] = {}
-    for block in blocks:
+    for block in _read_blocks(_text_of(data)):
         try:
             log = _log_of(block, queries_per_day)
             if log.origin in found:
@@ -104,11 +104,12 @@ def _text_of(data: bytes) -> str:
     return text.removeprefix("\ufeff")
 
 
-def _read_blocks(text: str) -> list[list[_Line]]:
-    """The lines of each log; the first of them is its vkey."""
-    blocks: list[list[_Line]] = []
+def _read_blocks(text: str) -> Iterator[list[_Line]]:
+    """The lines of each log that are for us; the first of them is its vkey. One log at a time, and no more of it than shows
+    that it cannot be read: what a list from elsewhere takes must not depend on what is in it."""
+    block: list[_Line] = []
     header = False
-    for number, raw in enumerate(text.split("\n"), start=1):
+    for number, raw in enumerate(_lines(text), start=1):
         line = raw.strip(" ")
         if not line or line.startswith("#"):
             continue
@@ -119,13 +120,26 @@ def _read_blocks(text: str) -> list[list[_Line]]:
             continue
         word, _, rest = line.partition(" ")
         if word == "vkey":
-            blocks.append([])
-        elif not blocks:
+            if block:
+                yield block
+            block = []
+        elif not block:
             raise MalformedError(f"log list line {number}: expected vkey, not {clip(line)}")
-        blocks[-1].append((number, word, rest.strip(" ")))
+        if word in _WORDS and len(block) <= len(_WORDS):  # one more than there are words: one of them is there twice
+            block.append((number, word, rest.strip(" ")))
     if not header:
         raise MalformedError(f"not a log list: there is no line {_HEADER}")
-    return blocks
+    if block:
+        yield block
+
+
+def _lines(text: str) -> Iterator[str]:
+    """`text.split("\\n")`, one by one: a list of short lines takes twenty times its text."""
+    start = 0
+    while (end := text.find("\n", start)) >= 0:
+        yield text[start:end]
+        start = end + 1
+    yield text[start:]
 
 
 def _log_of(block: list[_Line], queries_per_day: int) -> KnownLog:
@@ -136,8 +150,7 @@ def _log_of(block: list[_Line], queries_per_day: int) -> KnownLog:
             if word in said:
                 number = line_number
                 raise MalformedError(f"a second {word} line")
-            if word in ("vkey", "origin", "qpd", "contact"):
-                said[word] = rest
+            said[word] = rest
         vkey = parse_vkey(said["vkey"])
         origin = said.get("origin", _NO_ORIGIN)
         log = KnownLog(

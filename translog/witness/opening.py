@@ -15,6 +15,7 @@ from translog.core.checkpoint import ORIGIN_BYTES_MAX
 from translog.core.cosignature import KeySigner
 from translog.core.keys import SEED_BYTES, KeyType, SKey
 from translog.core.note import is_key_name
+from translog.core.policy import NO_QUORUM
 from translog.core.wire import clip
 from translog.errors import MalformedError, SettingsError
 from translog.log.directory import new_directory
@@ -41,7 +42,7 @@ ACCUSATIONS = "accusations"
 def create_witness(directory: Path, *, name: str, random_bytes: Callable[[int], bytes]) -> None:
     """Makes a witness in a new directory, durable when it returns. Raises SettingsError for a name that no key can have, or
     if there is something in the directory; StorageError."""
-    if not is_key_name(name) or len(name.encode()) > ORIGIN_BYTES_MAX:
+    if not is_key_name(name) or name == NO_QUORUM or len(name.encode()) > ORIGIN_BYTES_MAX:
         raise SettingsError(
             f"not a witness's name: {clip(name)}",
             hint=f"1 to {ORIGIN_BYTES_MAX} bytes without spaces and +, best a URL without its scheme, as witness.example.org",

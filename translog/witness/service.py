@@ -22,6 +22,7 @@ from translog.errors import (
     NotFoundError,
     OldSizeError,
     PushbackError,
+    RateLimitedError,
     RefusedError,
     SettingsError,
     TranslogError,
@@ -40,6 +41,8 @@ _TRIES = 4
 """How often it is looked again when the same checkpoint was cosigned a second later meanwhile; once is enough but for a clock
 that runs backwards."""
 _RETRY_MS = 1_000
+_TOLD_MAX = 20
+"""Logs of a list that are named when they are left out."""
 
 _logger = structlog.get_logger()
 
@@ -76,6 +79,7 @@ class Witness:
         self._accusations = accusations
         self._moves = Buckets()
         self._repeats = Buckets()
+        self._outrun = Buckets()
         self._failures = Buckets()
         self._own = {(signer.name, signer.key_id) for signer in self._signers}
         ours = {(vkey.name, vkey.key_id) for vkey in store.vkeys} or self._own
@@ -144,11 +148,22 @@ class Witness:
             opened = self._verify(note, log)
             self._moves.require(log.origin, per_day=log.queries_per_day, now_ms=self._now_ms())
             own = self._cosign(request, checkpoint, opened, log, peer)
-        except (VerificationError, OldSizeError):
-            if peer:
+        except (VerificationError, OldSizeError) as error:
+            if peer and not self._was_outrun(error, checkpoint, log, peer):
                 self._failures.charge(peer, per_day=self._peer_failures_per_day, now_ms=self._now_ms())
             raise
         return format_cosignatures(own)
+
+    def _was_outrun(self, error: TranslogError, checkpoint: Checkpoint, log: KnownLog, peer: str) -> bool:
+        """Whether somebody else was faster with the same or a newer checkpoint: that is no fault of the log's, which another
+        witness, to whom it shows everything, could otherwise have limited here."""
+        if not isinstance(error, OldSizeError) or checkpoint.size < error.size:
+            return False
+        try:
+            self._outrun.take(f"{log.origin}\n{peer}", per_day=log.queries_per_day, now_ms=self._now_ms())
+        except RateLimitedError:
+            return False
+        return True
 
     def latest(self, origin_hash: str) -> bytes:
         """The checkpoint of a log that was cosigned last: its text, the log's lines, our own. Raises NotFoundError."""
@@ -176,7 +191,8 @@ class Witness:
                 if repeated and stored.time_s >= time_s and (own := self._own_lines(stored)):
                     return own  # as fresh as can be; a time before it would go back
                 time_s = max(time_s, stored.time_s)
-            self._count(log, peer, repeated=repeated)
+            if repeated and peer:  # what is public anybody can send again: it must not use up what the log may
+                self._repeats.take(f"{log.origin}\n{peer}", per_day=log.queries_per_day, now_ms=self._now_ms())
             text = format_checkpoint(checkpoint)  # what was understood, not what was sent
             own = tuple(
                 Signature(name=signer.name, key_id=signer.key_id, payload=signer.sign(text, time_s=time_s))
@@ -192,15 +208,10 @@ class Witness:
                 if error.size != request.old:
                     raise
                 continue
+            if not repeated:  # once for each step, however many ask for the same one at the same time
+                self._moves.charge(log.origin, per_day=log.queries_per_day, now_ms=self._now_ms())
             return own
         raise PushbackError("this checkpoint is being cosigned for others", retry_after_ms=_RETRY_MS)
-
-    def _count(self, log: KnownLog, peer: str, *, repeated: bool) -> None:
-        """Anybody can send a checkpoint that is public again, so that must not use up what the log may."""
-        if not repeated:
-            self._moves.take(log.origin, per_day=log.queries_per_day, now_ms=self._now_ms())
-        elif peer:
-            self._repeats.take(f"{log.origin}\n{peer}", per_day=log.queries_per_day, now_ms=self._now_ms())
 
     def _own_lines(self, stored: Cosigned) -> tuple[Signature, ...]:
         """The lines of all our signers in a stored note; empty if one is missing."""
@@ -244,8 +255,13 @@ class Witness:
             )
 
     def _load_list(self, path: Path) -> int:
+        left_out = 0
+
         def skip(error: TranslogError) -> None:
-            _logger.warning("a log of a list is left out", path=str(path), detail=str(error))
+            nonlocal left_out
+            left_out += 1
+            if left_out <= _TOLD_MAX:
+                _logger.warning("a log of a list is left out", path=str(path), detail=str(error))
 
         try:
             with path.open("rb") as file:
@@ -259,9 +275,11 @@ class Witness:
                 except RefusedError as error:
                     skip(error)
             added = self._store.add_logs(logs)
-        except (OSError, TranslogError) as error:
+        except (OSError, ValueError, TranslogError) as error:  # a path with a NUL is no OSError
             _logger.error("a log list could not be read, its new logs are not known yet", path=str(path), detail=str(error))
             return 0
+        if left_out > _TOLD_MAX:
+            _logger.warning("more logs of a list are left out", path=str(path), count=left_out - _TOLD_MAX)
         if added:
             _logger.info("logs were added from a list", path=str(path), added=added)
         return added

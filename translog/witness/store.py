@@ -170,7 +170,7 @@ class WitnessStore:
                 "UPDATE keys SET removed = 1 WHERE origin = ? AND vkey = ? AND NOT removed", (origin, str(vkey))
             )
             if done.rowcount == 0:
-                raise NotFoundError(f"the log {clip(origin)} has no such key")
+                raise NotFoundError(f"the log {clip(origin)} has no such key", hint="`translog witness logs` lists them")
 
     def find_cosigned(self, origin: str) -> Cosigned | None:
         """The checkpoint of a log that was cosigned last. Raises CorruptionError, StorageError."""
