@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 from client.serving import make_log, served, url_of
-from log.harness import until
+from log.harness import FakeClock, until
 from server.certificates import Authority
 from server.witness_log import MadeLog
 
@@ -22,7 +22,7 @@ from translog.core.checkpoint import parse_checkpoint
 from translog.core.keys import KeyType, VKey
 from translog.core.note import parse_note
 from translog.core.policy import parse_policy
-from translog.errors import NotFoundError, RefusedError, SettingsError
+from translog.errors import NotFoundError, PushbackError, RefusedError, SettingsError
 from translog.log.keyfiles import LOG_KEY_FILES, read_skey
 from translog.witness.loglist import KnownLog
 from translog.witness.opening import KEY_FILES
@@ -280,3 +280,20 @@ def test_a_witness_with_a_key_of_its_log_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
         open_role(directory, own_origin=vkeys[0].name, own_vkeys=[theirs])
     assert caught.value.code == "witness-is-the-log"
+
+
+def test_a_witness_whose_clock_is_set_cosigns_nothing_until_it_is_right_again() -> None:
+    clock = FakeClock()
+    now_ms = witnessing._steady_clock(clock)
+    assert now_ms() == clock.wall
+    clock.advance(3_600_000)
+    assert now_ms() == clock.wall
+    clock.wall += 10_001
+    for _ in range(2):
+        with pytest.raises(PushbackError) as refused:
+            now_ms()
+        assert refused.value.code == "clock-jumped"
+        assert "restarts the witness" in refused.value.hint
+        clock.advance(1_000)
+    clock.wall -= 10_001
+    assert now_ms() == clock.wall

@@ -7,8 +7,7 @@ that bootstrap.py serves beside a log.
 import asyncio
 import os
 import resource
-import time
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,8 @@ from pydantic import ValidationError
 from translog.client.polled import PolledRemoteLog
 from translog.core.keys import VKey
 from translog.core.wire import clip
-from translog.errors import NotFoundError, SettingsError
+from translog.errors import NotFoundError, PushbackError, SettingsError
+from translog.log.clock import Clock, ClockGuard, SystemClock
 from translog.log.waiters import uninterrupted
 from translog.server.listener import Listener
 from translog.server.settings import TLSSettings
@@ -39,6 +39,8 @@ from translog.witness.store import WitnessStore
 _logger = structlog.get_logger()
 
 _SERVER = "server"
+_CLOCK_JUMP_MS = 10_000
+_CLOCK_RETRY_MS = 5_000
 _ADMIN_CONNECTIONS_MAX = 32
 _OTHER_FILES = 192
 """The state and each thread's connection to it, logs that are polled, the runtime's own."""
@@ -191,7 +193,27 @@ def _open(directory: Path) -> Witness:
 
 
 def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
+    return SystemClock().wall_ms()
+
+
+def _steady_clock(clock: Clock) -> Callable[[], int]:
+    """The time, for as long as the clock is not set: cosignatures that were made too early cannot be taken back, since no later
+    one of that log may state an earlier time. It raises PushbackError."""
+    guard = ClockGuard(clock, jump_ms_max=_CLOCK_JUMP_MS, retry_after_ms=_CLOCK_RETRY_MS)
+
+    def now_ms() -> int:
+        try:
+            return guard.tick()
+        except PushbackError as error:
+            _logger.critical("the clock was set, nothing is cosigned", jump_ms=guard.jump_ms)
+            raise PushbackError(
+                f"the witness's clock was set by {guard.jump_ms / 1000:+.1f} s, so nothing is cosigned",
+                hint="its operator sets it right, or, if it is right now, restarts the witness",
+                code=error.code,
+                retry_after_ms=error.retry_after_ms,
+            ) from None
+
+    return now_ms
 
 
 class WitnessRole:
@@ -231,7 +253,11 @@ def open_role(directory: Path, *, own_origin: str, own_vkeys: Iterable[VKey]) ->
     settings = read_witness_settings(directory, others=(_SERVER,))
     own_keys = {vkey.public_key for vkey in own_vkeys}
     witness = open_witness(
-        directory, now_ms=_now_ms, settings=settings, excluded=frozenset({own_origin}), excluded_keys=own_keys
+        directory,
+        now_ms=_steady_clock(SystemClock()),
+        settings=settings,
+        excluded=frozenset({own_origin}),
+        excluded_keys=own_keys,
     )
     if witness.name == own_origin or any(vkey.public_key in own_keys for vkey in witness.vkeys):
         witness.store.close()
@@ -270,7 +296,7 @@ class WitnessServer:
         listening = settings.for_listeners()
         _require_files(settings.connections_max)
         self.witness = witness = await asyncio.to_thread(
-            open_witness, self._directory, now_ms=_now_ms, settings=self._settings.witness
+            open_witness, self._directory, now_ms=_steady_clock(SystemClock()), settings=self._settings.witness
         )
         role = WitnessRole(self._directory, witness, self._settings.witness)
         stack.callback(role.close)
