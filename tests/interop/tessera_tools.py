@@ -5,8 +5,10 @@ some damage, so its verdict is taken from what it logs.
 """
 
 import re
+import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 
 TOOL_PACKAGES = (
+    "github.com/transparency-dev/tessera/cmd/conformance/posix",
     "github.com/transparency-dev/tessera/cmd/fsck",
     "github.com/transparency-dev/tessera/cmd/examples/posix-oneshot",
     "github.com/transparency-dev/tessera/internal/hammer",
@@ -94,6 +97,22 @@ class Tessera:
         if witness_policy is not None:
             options += ["-witness_policy_file", str(witness_policy), f"-witness_fail_open={str(fail_open).lower()}"]
         return self._run("posix-oneshot", *options)
+
+    @contextmanager
+    def serving(self, storage: Path, skey_file: Path) -> Iterator[str]:
+        """The URL of its conformance server over a log in files, until the end of the block."""
+        storage.mkdir()
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        options = ["--storage_dir", str(storage), "--listen", address, "--private_key", str(skey_file)]
+        with watched([str(self.folder / "posix"), *options]) as process:
+            assert process.stdout is not None
+            deadline = time.monotonic() + _WATCHDOG_S
+            while not (storage / "checkpoint").is_file():
+                assert process.poll() is None, process.stdout.read()
+                assert time.monotonic() < deadline, "Tessera publishes no checkpoint"
+                time.sleep(0.05)
+            yield f"http://{address}"
 
     @contextmanager
     def follow(self, url: str, vkey: str, *, old: Path | None = None) -> Iterator["Follower"]:

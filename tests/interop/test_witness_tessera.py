@@ -6,8 +6,10 @@ Tessera reads a policy with Ed25519 witness keys only; lines of other keys in an
 import os
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -167,6 +169,50 @@ async def test_our_witness_cosigns_what_it_polls(log: TesseraLog, witness: OurWi
     assert [len(note.verified) for note in opened] == [3, 3, 3]
     assert [parse_checkpoint(note.text).size for note in opened] == [300, 600, 601]
     assert not accusations.exists()
+
+
+def test_our_witness_polls_and_cosigns_the_log_of_tesseras_conformance_server(
+    tessera: Tessera, witness: OurWitness, tmp_path: Path
+) -> None:
+    """Three programs in processes of their own: Tessera's server, which takes entries and publishes, and our witness."""
+    skey = tmp_path / "skey"
+    skey.write_text(format_skey(LOG_KEY))
+    create_witness(witness.directory, name=witness.name, random_bytes=os.urandom)
+    settings = witness.directory / "witness.toml"
+    settings.write_text(f"poll_interval_ms = 1000\n{settings.read_text()}")
+    with tessera.serving(tmp_path / "served", skey) as url:
+        result = run_translog("witness", "add-log", str(witness.directory), str(LOG_KEY.vkey), "--poll", url)
+        assert result.returncode == 0, result.stderr
+        with witness.served() as served, closing(Asker(served)) as asker:
+            policy = parse_policy(f"log {LOG_KEY.vkey}\n{witness.policy_lines(KeyType.COSIGNATURE_MLDSA44, served)}".encode())
+            for count in (1, 3, 300):
+                size = _fill(url, count)
+                verified = verify_checkpoint(_cosigned(asker, size), policy)
+                assert verified.checkpoint.size == size
+                assert len(verified.cosigned) == 1
+    assert not (witness.directory / "accusations").exists()
+
+
+def _fill(url: str, count: int) -> int:
+    """Adds so many entries at once; the size of the log then."""
+    with ThreadPoolExecutor(64) as pool:
+        return max(pool.map(lambda n: _add(url, f"{count}: {n}".encode()), range(count))) + 1
+
+
+def _add(url: str, entry: bytes) -> int:
+    with urlopen(Request(f"{url}/add", data=entry), timeout=60) as answer:
+        return int(answer.read().split()[0])
+
+
+def _cosigned(asker: Asker, size: int) -> bytes:
+    """What the witness shows once it is of that size."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        shown = asker.ask("GET", monitoring_path(LOG_KEY.name))
+        if shown.status == 200 and parse_checkpoint(parse_note(shown.body).text).size >= size:
+            return shown.body
+        time.sleep(0.1)
+    raise AssertionError(f"nothing of size {size} was cosigned")
 
 
 def test_our_witness_answers_as_the_specification_says(witness: OurWitness) -> None:
