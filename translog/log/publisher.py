@@ -139,14 +139,17 @@ class Publisher:
 
     async def _pause(self) -> None:
         """Until a checkpoint may be published: what is signed then is the newest."""
-        until_s = 0.0
-        if self._witnesses is not None and not (self._quorum_lost and self._publishes_anyway):
-            until_s = self._witnesses.free_at_s()
-        if self._began_at_s is not None:
-            until_s = max(until_s, self._began_at_s + self._settings.publish_interval_ms / 1000)
-        while (left_s := until_s - asyncio.get_running_loop().time()) > 0:
-            await asyncio.sleep(min(left_s, _LATE_S))
+        while (left_s := self._ready_at_s() - asyncio.get_running_loop().time()) > 0:
+            await asyncio.sleep(min(left_s, _LATE_S))  # witnesses may come back meanwhile
             await self._add_late()
+
+    def _ready_at_s(self) -> float:
+        ready_at_s = 0.0
+        if self._witnesses is not None and not (self._quorum_lost and self._publishes_anyway):
+            ready_at_s = self._witnesses.free_at_s()
+        if self._began_at_s is not None:
+            ready_at_s = max(ready_at_s, self._began_at_s + self._settings.publish_interval_ms / 1000)
+        return ready_at_s
 
     def _tell_of_late(self) -> None:
         """Wakes the publisher a little later, when more may have come."""

@@ -134,8 +134,8 @@ class Witnesses:
 
     def free_at_s(self) -> float:
         """When, by the event loop's clock, as many witnesses may be asked as make a quorum: what is signed before that grows
-        old while it waits. 0 where it depends on one that is being asked."""
-        free = sorted((asker.free_at_s, asker.names) for asker in self._askers if not asker.is_asking)
+        old while it waits. One that is being asked counts as if it answered well."""
+        free = sorted((asker.free_at_s, asker.names) for asker in self._askers)
         names: list[str] = []
         policies = verified_under(self.policy)
         for at_s, more in free:
@@ -274,7 +274,6 @@ class _Asker:
         self.quiet_until_s = 0.0
         """Until when it makes no new alarm, by the event loop's clock."""
         self.names = [witness.name for witness in endpoint.witnesses]
-        self.is_asking = False
         self.free_at_s = 0.0
         """When it may be asked again, by the event loop's clock."""
         self._backoff_ms = 0
@@ -306,12 +305,13 @@ class _Asker:
 
     async def _ask_once(self, offered: Round) -> bool:
         """Whether it cosigned. Takes down when it may be asked again."""
-        self._asked_at_s, self.is_asking = asyncio.get_running_loop().time(), True
+        self._asked_at_s = asyncio.get_running_loop().time()
+        interval_ms = self._owner.settings.min_interval_ms
+        self.free_at_s = self._asked_at_s + interval_ms / 1000
         try:
             return await self._ask(offered)
         finally:
-            self.is_asking = False
-            self.free_at_s = self._asked_at_s + max(self._owner.settings.min_interval_ms, self._backoff_ms) / 1000
+            self.free_at_s = self._asked_at_s + max(interval_ms, self._backoff_ms) / 1000
 
     async def _ask(self, offered: Round) -> bool:
         """Whether it cosigned."""
