@@ -139,9 +139,12 @@ class Publisher:
 
     async def _pause(self) -> None:
         """Until a checkpoint may be published: what is signed then is the newest."""
-        while (left_s := self._ready_at_s() - asyncio.get_running_loop().time()) > 0:
-            await asyncio.sleep(min(left_s, _LATE_S))  # witnesses may come back meanwhile
+        ready_at_s = self._ready_at_s()
+        while (left_s := ready_at_s - asyncio.get_running_loop().time()) > 0:
+            await asyncio.sleep(min(left_s, _LATE_S))
             await self._add_late()
+            # Witnesses may come back meanwhile. One that is asked in vain for an older checkpoint must not put it off.
+            ready_at_s = min(ready_at_s, self._ready_at_s())
 
     def _ready_at_s(self) -> float:
         ready_at_s = 0.0
@@ -208,9 +211,13 @@ class Publisher:
             timeout_ms = settings.request_timeout_ms
         else:
             timeout_ms = settings.quorum_timeout_ms
-        reached = await offered.wait(timeout_ms=timeout_ms, all_asked=starting)
-        if not reached and self._quorum_lost and publish_anyway:
-            reached = await self._wait_for_quorum_or_news(offered)
+        try:
+            reached = await offered.wait(timeout_ms=timeout_ms, all_asked=starting)
+            if not reached and self._quorum_lost and publish_anyway:
+                reached = await self._wait_for_quorum_or_news(offered)
+        except BaseException:  # the store is opened anew: nobody waits for this one any more
+            offered.withdrawn = True
+            raise
         self._quorum_lost = not reached
         witnesses.require_sound()
         if not reached:
