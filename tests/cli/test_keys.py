@@ -6,6 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from client.simulator import respond
 
 from cli.harness import require_plain, run, serving
@@ -203,6 +204,31 @@ def test_what_is_not_published_yet_and_odd_answers_are_told(log: Path) -> None:
         simulator.answers["keys"] = simulator.close_early
         lines = require_plain(run("keys", "add", log), 3)
         assert f"translog keys show {log}" in lines[1]
+
+
+def test_a_log_that_still_reads_its_keys_is_waited_for_and_one_that_is_read_only_is_not(log: Path) -> None:
+    vkey = run("keys", "show", log).out.splitlines()[0]
+    done = json.dumps({"vkey": vkey, "key_id": "x", "number": 1, "index": 5, "published": True}).encode()
+    asked: list[str] = []
+
+    async def not_at_first(request: web.Request) -> web.StreamResponse:
+        asked.append(request.path)
+        code = "not-open" if len(asked) < 3 else ""
+        problem = json.dumps({"code": code, "detail": "not yet"}).encode()
+        return web.Response(status=503, body=problem, headers={"Retry-After": "0"}) if code else web.Response(body=done)
+
+    async def read_only(request: web.Request) -> web.StreamResponse:
+        asked.append(request.path)
+        return web.Response(status=503, body=b'{"code":"read-only","detail":"held"}', headers={"Retry-After": "300"})
+
+    with in_the_background(0) as (simulator, url):
+        listen(log, url.removeprefix("http://"))
+        simulator.answers["keys"] = not_at_first
+        assert run("keys", "add", log).code == 0
+        assert len(asked) == 3
+        simulator.answers["keys"] = read_only
+        require_plain(run("keys", "add", log), 3)
+        assert len(asked) == 4
 
 
 def test_files_that_hold_no_public_key_are_named(log: Path) -> None:

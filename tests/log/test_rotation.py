@@ -462,7 +462,7 @@ async def test_an_addition_without_a_quorum_says_so_and_nothing_can_be_retired_y
 
 
 async def test_checkpoints_that_no_witness_saw_do_not_cover_an_addition(tmp_path: Path) -> None:
-    log = Rotating(tmp_path, witnessing=WitnessingSettings(without_quorum="publish", quorum_timeout_ms=200))
+    log = Rotating(tmp_path, witnessing=WitnessingSettings(without_quorum="publish", min_interval_ms=0, quorum_timeout_ms=200))
     log.publish_timeout_ms = 300
     async with witnessed(log) as (fake,), log.running() as (service, rotating):
         fake.answer = dead

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from translog.client.transport import Transport
+from translog.client.transport import Transport, has_not_written
 from translog.config import read_settings
 from translog.core.keys import VKey, parse_vkey
 from translog.core.wire import printable
@@ -21,6 +21,8 @@ from translog.errors import MalformedError, RemoteError, SettingsError
 _TIMEOUT_MS = 120_000
 """The log waits for its witnesses before it answers."""
 _ANSWER_BYTES_MAX = 64 * 1024
+_TRIES_MAX = 20
+_WAIT_MS = 500
 
 
 def add_key(directory: Path, *, kind: str, operator: str | None, as_json: bool) -> None:
@@ -72,7 +74,14 @@ def _ask(directory: Path, path: str, body: bytes, operator: str | None) -> dict[
 
     async def ask() -> bytes:
         async with Transport(f"http://{address}", timeout_ms=_TIMEOUT_MS) as transport:
-            return (await transport.post_once(path, body, headers=headers, bytes_max=_ANSWER_BYTES_MAX)).body
+            for left in reversed(range(_TRIES_MAX)):
+                try:
+                    return (await transport.post_once(path, body, headers=headers, bytes_max=_ANSWER_BYTES_MAX)).body
+                except RemoteError as error:  # after its start a log reads which keys it has
+                    if not left or not has_not_written(error):
+                        raise
+                    await asyncio.sleep(min(error.retry_after_ms or _WAIT_MS, _WAIT_MS) / 1000)
+            raise RemoteError("unreachable")
 
     try:
         answer = json.loads(asyncio.run(ask()))
