@@ -1062,3 +1062,16 @@ async def test_a_witness_that_fails_for_an_older_checkpoint_does_not_put_off_a_n
         await until_open(service)
         await service.append([b"x", b"y"])
         await until_published(service, 3)
+
+
+async def test_a_log_that_is_opened_anew_takes_entries_before_its_witnesses_have_answered(make: Make) -> None:
+    log = make(1, 1, request_timeout_ms=120_000, quorum_timeout_ms=120_000)
+    async with log.running() as service:
+        await grow(service)
+        log.fakes[0].answer = never
+        log.world.disk.faults.append(("commit", Fault.REFUSED))
+        with pytest.raises(StorageError):
+            await service.append([b"x"])
+        await until(lambda: len(log.world.opened) == 2)
+        await until_open(service)
+        assert (await service.append([b"x"])).size == 2
