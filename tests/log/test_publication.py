@@ -107,3 +107,14 @@ def test_a_policy_that_needs_no_dishonest_witness_is_warned_of(quorum: str, warn
         warn_of_weakness(parse_policy((ALL + quorum).encode()))
     assert bool(logs) is warned
     assert all(line["log_level"] == "warning" for line in logs)
+
+
+def test_a_policy_that_the_log_could_not_state_is_refused(tmp_path: Path) -> None:
+    """Also where the name is of a key that members would not be told of."""
+    name = STRONG.policy_names[0]
+    text = (STRONG.lines + f"group w any {' '.join(STRONG.policy_names)}\nquorum w\n").encode()
+    (tmp_path / "policy").write_bytes(text)
+    read_publication_policy(tmp_path / "policy", [SKEY.vkey])
+    (tmp_path / "policy").write_bytes(text.replace(name.encode(), name.encode() + b"\xff"))
+    with pytest.raises(SettingsError, match="not UTF-8"):
+        read_publication_policy(tmp_path / "policy", [SKEY.vkey])

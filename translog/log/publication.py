@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from translog.core.keys import VKey
-from translog.core.policy import POLICY_BYTES_MAX, Policy, PolicyWitness, parse_policy
+from translog.core.policy import POLICY_BYTES_MAX, Policy, PolicyWitness, format_policy, parse_policy
 from translog.core.quorum import has_quorum, weigh_policy
 from translog.core.wire import printable
 from translog.errors import MalformedError, SettingsError
@@ -26,8 +26,13 @@ def read_publication_policy(path: Path, vkeys: Sequence[VKey]) -> Policy:
     try:
         with path.open("rb") as file:
             policy = parse_policy(file.read(POLICY_BYTES_MAX + 1))
+        format_policy(policy).encode()  # as the log states it
     except OSError as error:
         raise SettingsError(f"cannot read the publication policy {path}: {error.strerror}", code="bad-policy") from None
+    except UnicodeEncodeError:
+        raise SettingsError(
+            f"{path}: a name or URL in it is not UTF-8", hint="members get this policy as JSON", code="bad-policy"
+        ) from None
     except MalformedError as error:
         raise SettingsError(f"{path}: {error.detail}", hint=error.hint, code="bad-policy") from None
     _require_own(path, policy, vkeys)

@@ -95,6 +95,7 @@ class Witnesses:
         """`own` gives all keys this log ever signed with: what a witness shows as signed by one of them, this log signed."""
         self.policy = policy
         self.settings = settings
+        self._policies = verified_under(policy)
         self._origin = origin
         self.own = own
         self._now_ms = now_ms
@@ -137,10 +138,9 @@ class Witnesses:
         old while it waits. One that is being asked counts as if it answered well."""
         free = sorted((asker.free_at_s, asker.names) for asker in self._askers)
         names: list[str] = []
-        policies = verified_under(self.policy)
         for at_s, more in free:
             names += more
-            if all(has_quorum(policy, names) for policy in policies):
+            if all(has_quorum(policy, names) for policy in self._policies):
                 return at_s
         return 0.0
 
@@ -158,7 +158,7 @@ class Witnesses:
             lines = verified_lines(parse_note(note), self.policy.witnesses.values())
         except (MalformedError, SignatureError):
             return False
-        return all(has_quorum(policy, lines) for policy in verified_under(self.policy))
+        return all(has_quorum(policy, lines) for policy in self._policies)
 
     async def stop(self) -> None:
         """Breaks off whatever is asked. May be called again."""
